@@ -1,0 +1,114 @@
+"""A kernel: one bare-array function with a readable reference and up to two fast twins.
+
+    @kernel(Case((2, 5, 5, 3)))
+    def double(x):
+        "The reference: array code that runs on NumPy and CuPy alike."
+        return 2 * x
+
+    @double.cpu(serves=lambda x: x.dtype == np.float32)
+    def _double_cpu(x): ...          # Numba
+
+    @double.cuda()
+    def _double_cuda(x): ...         # CUDA C++ through CuPy
+
+Calling `double(x)` looks at the first array: its type picks the device, and the twin runs if it says that it serves these
+arguments; otherwise the reference does. `with reference():` forces the reference, `with ran() as log:` records what ran.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import update_wrapper
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from .cases import Case
+
+__all__ = ["KERNELS", "Kernel", "array_module", "kernel", "ran", "reference"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+KERNELS: dict[str, Kernel] = {}
+_reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
+_log: ContextVar[list[tuple[str, str]] | None] = ContextVar("kernel_log", default=None)
+
+
+def array_module(x: Any) -> ModuleType:
+    """The module whose functions take `x`: numpy, or cupy for an array on the GPU."""
+    return np if isinstance(x, np.ndarray | np.generic) else sys.modules[type(x).__module__.split(".")[0]]
+
+
+class Kernel(Generic[P, R]):
+    """A reference function with its twins. Calling it runs the best one that serves the arguments."""
+
+    def __init__(self, function: Callable[P, R], cases: tuple[Case, ...]) -> None:
+        update_wrapper(self, function)
+        self.name = function.__name__
+        self.reference = function
+        self.cases = cases
+        self.twins: dict[str, tuple[Callable[..., R], Callable[..., bool]]] = {}
+        KERNELS[self.name] = self  # type: ignore[assignment]
+
+    def cpu(self, serves: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., Any]:
+        """Decorate the Numba twin; `serves(*args, **kwargs)` says whether it takes a call."""
+        return lambda twin: self._add("cpu", twin, serves)
+
+    def cuda(self, serves: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., Any]:
+        """Decorate the CUDA twin."""
+        return lambda twin: self._add("cuda", twin, serves)
+
+    def _add(self, device: str, twin: Callable[..., R], serves: Callable[..., bool]) -> Any:
+        self.twins[device] = twin, serves
+        return twin
+
+    def choose(self, *args: Any, **kwargs: Any) -> tuple[str, Callable[..., R]]:
+        """Which implementation these arguments get: ("cpu" | "cuda" | "reference", function)."""
+        if not _reference_only.get():
+            array = next(a for a in args if hasattr(a, "dtype"))
+            device = "cpu" if isinstance(array, np.ndarray) else "cuda"
+            twin, serves = self.twins.get(device, (None, None))
+            if twin is not None and serves is not None and serves(*args, **kwargs):
+                return device, twin
+        return "reference", self.reference
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        which, function = self.choose(*args, **kwargs)
+        log = _log.get()
+        if log is not None:
+            log.append((self.name, which))
+        return function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}: {', '.join(['reference', *self.twins])}>"
+
+
+def kernel(*cases: Case) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Decorate a kernel's reference; `cases` are the sample calls its tests are made from."""
+    return lambda function: Kernel(function, cases)
+
+
+@contextmanager
+def reference() -> Iterator[None]:
+    """Run every kernel's reference inside this block."""
+    token = _reference_only.set(True)
+    try:
+        yield
+    finally:
+        _reference_only.reset(token)
+
+
+@contextmanager
+def ran() -> Iterator[list[tuple[str, str]]]:
+    """Record (kernel, "reference" | "cpu" | "cuda") for every kernel call inside this block."""
+    log: list[tuple[str, str]] = []
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
