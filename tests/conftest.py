@@ -1,0 +1,69 @@
+"""The environment of every test: seeded, plots go to files, uninitialised memory is NaN."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import minires.random
+from minires.backend import cuda_available
+from minires.kernels.memory import pool
+
+__all__: list[str] = []
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile("minires", derandomize=True, deadline=None, database=None)
+settings.load_profile("minires")
+pool.poison = True  # an element that a kernel forgets to write is NaN, not what lay there by luck
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is none; look only when such a test was chosen."""
+    chosen = [item for item in items if "gpu" in item.keywords]
+    if chosen and not cuda_available():
+        for item in chosen:
+            item.add_marker(pytest.mark.skip(reason="needs CuPy and a GPU"))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Each test starts from the same random state, whatever ran before it."""
+    minires.random.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - for code of others that draws from it
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator for test inputs."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the repository; the test is skipped where there is none."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the real data in ../shared")
+    return folder
+
+
+@pytest.fixture
+def child_env() -> dict[str, Any]:
+    """The environment for a Python subprocess that imports minires as this process does."""
+    paths = [p for p in sys.path if p] + [str(ROOT)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
