@@ -1,0 +1,221 @@
+"""The graph that reverse-mode differentiation walks: nodes, the walk, and the modes that switch it.
+
+Every differentiable operation makes one `Node`: its backward closure, and an edge to where each input came from (the node that
+made it, or a leaf tensor). A node is younger than the nodes it depends on, so taking the youngest pending node first is a
+reverse topological order: no recursion, no marking, O(n log n).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
+from typing import Any
+
+import numpy as np
+
+from .backend import array_module
+from .errors import GraphError, NonFiniteError, ShapeError
+
+__all__ = [
+    "OPS",
+    "Node",
+    "check_finite",
+    "detect_anomaly",
+    "enable_grad",
+    "is_anomaly_enabled",
+    "is_grad_enabled",
+    "no_grad",
+    "run_backward",
+]
+
+_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
+_anomaly: ContextVar[bool] = ContextVar("anomaly", default=False)
+_ages = itertools.count()
+
+OPS: dict[str, Callable[..., Any]] = {}  # every operation by name; filled by `minires.op.op`
+
+
+class _Mode(ContextDecorator):
+    """Sets a context variable inside a `with` block or a decorated function; may be nested."""
+
+    variable: ContextVar[bool]
+    value: bool
+
+    def __init__(self) -> None:
+        self._tokens: list[Token[bool]] = []
+
+    def __enter__(self) -> _Mode:
+        self._tokens.append(self.variable.set(self.value))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.variable.reset(self._tokens.pop())
+
+
+class no_grad(_Mode):  # noqa: N801 - the name people know
+    """Record no graph: `with no_grad(): ...` or `@no_grad()`."""
+
+    variable, value = _grad_enabled, False
+
+
+class enable_grad(_Mode):  # noqa: N801
+    """Record again inside `no_grad`."""
+
+    variable, value = _grad_enabled, True
+
+
+class detect_anomaly(_Mode):  # noqa: N801
+    """Check every output and every gradient, and name the operation that made the first NaN or Inf.
+
+    >>> import minires as mr
+    >>> x = mr.tensor([-1.0])
+    >>> with mr.detect_anomaly():
+    ...     y = x.sqrt() + 1
+    Traceback (most recent call last):
+    minires.errors.NonFiniteError: sqrt: 1 of 1 output values are NaN or Inf, first at (0,)
+    """
+
+    variable, value = _anomaly, True
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations record a graph now."""
+    return _grad_enabled.get()
+
+
+def is_anomaly_enabled() -> bool:
+    """Whether `detect_anomaly` is on."""
+    return _anomaly.get()
+
+
+def check_finite(array: Any, op: str, what: str) -> None:
+    """Raise `NonFiniteError` naming `op` when a float array holds NaN or Inf."""
+    if array.dtype.kind != "f":
+        return
+    bad = ~array_module(array).isfinite(array)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad if isinstance(bad, np.ndarray) else bad.get())[0])
+        count = f"{int(bad.sum())} of {array.size}"
+        raise NonFiniteError(f"{op}: {count} {what} values are NaN or Inf, first at {first}", op)
+
+
+class Node:
+    """One application of an operation.
+
+    edges: for each array input the `Node` that made it, the leaf tensor, or None where no gradient is wanted.
+    inputs: (shape, dtype) of each array input.
+    versions: (counter, value) of the inputs and the output: whoever writes in place raises its counter.
+    """
+
+    __slots__ = ("age", "backward", "edges", "grad", "inputs", "op", "owned", "versions")
+
+    def __init__(
+        self,
+        op: str,
+        backward: Callable[..., Any] | None,
+        edges: tuple[Any, ...],
+        inputs: tuple[tuple[Any, Any] | None, ...],
+        versions: list[tuple[list[int], int]],
+    ) -> None:
+        self.op, self.backward, self.edges, self.inputs = op, backward, edges, inputs
+        self.versions = versions
+        self.age = next(_ages)
+        self.grad: Any = None
+        self.owned = False
+
+    def __lt__(self, other: Node) -> bool:  # heapq takes the smallest: the youngest node
+        return self.age > other.age
+
+    def release(self) -> None:
+        """Forget what backward needed, so that its memory is free at once."""
+        self.backward, self.edges, self.versions = None, (), []
+
+    def input_gradients(self, g: Any) -> tuple[Any, ...]:
+        """Call the backward closure and check what it returns."""
+        if self.backward is None:
+            raise GraphError(
+                f"backward: the graph through {self.op} was already differentiated and freed; "
+                "pass retain_graph=True to the first backward() to use it twice"
+            )
+        for position, (counter, value) in enumerate(self.versions):
+            if counter[0] != value:
+                what = f"input {position}" if position < len(self.inputs) else "its output"
+                raise GraphError(
+                    f"backward: {what} of {self.op} was changed in place after it was used "
+                    f"(version {counter[0]}, was {value}); its gradient would be wrong"
+                )
+        if _wants_needs(self.backward):
+            grads = self.backward(g, tuple(edge is not None for edge in self.edges))
+        else:
+            grads = self.backward(g)
+        if len(grads) != len(self.edges):
+            raise GraphError(
+                f"backward of {self.op} returned {len(grads)} gradients for {len(self.edges)} inputs"
+            )
+        return grads
+
+
+def _wants_needs(backward: Callable[..., Any]) -> bool:
+    code = getattr(backward, "__code__", None)
+    return code is not None and code.co_argcount == 2
+
+
+def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
+    """Add to `.grad` of every leaf that `root` depends on. `upstream` has the shape of root's output."""
+    root.grad, root.owned = upstream, False
+    pending = [root]
+    try:
+        while pending:
+            node = heapq.heappop(pending)
+            g, node.grad = node.grad, None
+            grads = node.input_gradients(g)
+            for position, (edge, dx) in enumerate(zip(node.edges, grads, strict=True)):
+                if edge is None or dx is None:
+                    continue
+                dx = _checked(node, position, dx)
+                fresh = _is_fresh(dx, position, g, grads)
+                if isinstance(edge, Node):
+                    if edge.grad is None:
+                        edge.grad, edge.owned = dx, fresh
+                        heapq.heappush(pending, edge)
+                    else:
+                        _add_to_node(edge, dx)
+                elif edge.grad is None:
+                    edge.grad = dx if fresh else dx.copy()
+                else:  # not in place: somebody may hold the array
+                    edge.grad = edge.grad + dx
+            if not retain_graph:
+                node.release()
+    finally:
+        for node in pending:  # after an error, leave no half-made sums behind
+            node.grad = None
+
+
+def _checked(node: Node, position: int, dx: Any) -> Any:
+    shape, dtype = node.inputs[position]  # type: ignore[misc]
+    if dx.shape != shape:
+        raise ShapeError(
+            f"backward of {node.op} returned a gradient of shape {dx.shape} for input {position} of "
+            f"shape {shape}"
+        )
+    if _anomaly.get():
+        check_finite(dx, f"{node.op} (backward)", f"gradient-of-input-{position}")
+    return dx if dx.dtype == dtype else dx.astype(dtype)
+
+
+def _is_fresh(dx: Any, position: int, g: Any, grads: tuple[Any, ...]) -> bool:
+    """Whether nobody else uses `dx`: backward may hand out its upstream, or one array twice."""
+    xp = array_module(dx)
+    return not xp.may_share_memory(dx, g) and not any(
+        dx is other for other in grads[:position] + grads[position + 1 :]
+    )
+
+
+def _add_to_node(node: Node, dx: Any) -> None:
+    if node.owned:
+        node.grad += dx
+    else:
+        node.grad, node.owned = node.grad + dx, True

@@ -1,0 +1,65 @@
+"""Devices: which array module a value belongs to, and how it moves. The only place that looks for CuPy.
+
+CuPy is imported lazily: it costs a second, and most machines have no GPU.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .kernels.dispatch import array_module
+
+__all__ = ["array_module", "cuda_available", "device_of", "is_array", "resolve_device", "to_device"]
+
+DEVICES = ("cpu", "cuda")
+
+
+def device_of(x: Any) -> str:
+    """The device that holds the array `x`: "cpu" or "cuda"."""
+    return "cpu" if isinstance(x, np.ndarray) else "cuda"
+
+
+def is_array(x: Any) -> bool:
+    """Whether `x` is a NumPy or CuPy array."""
+    return isinstance(x, np.ndarray) or type(x).__module__.split(".")[0] == "cupy"
+
+
+def _cupy() -> ModuleType:
+    try:
+        import cupy  # type: ignore[import-not-found]
+    except ImportError as error:
+        message = "device is 'cuda' but CuPy is not installed: pip install 'minires[cuda13]'"
+        raise RuntimeError(message) from error
+    if not cupy.is_available():
+        raise RuntimeError("device is 'cuda' but CuPy finds no GPU or no driver on this machine")
+    return cupy
+
+
+def cuda_available() -> bool:
+    """Whether CuPy is installed and sees a GPU."""
+    try:
+        _cupy()
+    except RuntimeError:
+        return False
+    return True
+
+
+def resolve_device(name: str) -> str:
+    """Turn "auto", "cpu" or "cuda" into a device that is there, or say what is missing."""
+    if name == "auto":
+        return "cuda" if cuda_available() else "cpu"
+    if name not in DEVICES:
+        raise ValueError(f"device is {name!r} but must be one of auto, cpu, cuda")
+    if name == "cuda":
+        _cupy()
+    return name
+
+
+def to_device(x: Any, device: str) -> Any:
+    """The array `x` on `device`; itself when it is there already."""
+    if resolve_device(device) == device_of(x):
+        return x
+    return _cupy().asarray(x) if device == "cuda" else x.get()

@@ -1,0 +1,329 @@
+"""`Tensor`: an array that remembers which operation made it.
+
+The operators and methods look their operation up in `OPS` by name; the operations themselves stand in `minires.functional`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .autograd import OPS, Node, is_grad_enabled, no_grad, run_backward
+from .backend import array_module, device_of, is_array, resolve_device, to_device
+from .errors import DTypeError, GraphError, ShapeError
+
+__all__ = ["FLOATS", "OPS", "Tensor", "tensor"]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Tensor:
+    """An array on the CPU or a GPU, with its place in the graph. Make one with `tensor(...)`.
+
+    array: the bare array. Read it freely, change it only through `assign` or in-place operators, which raise `version`.
+    grad: the gradient, a bare array like `array`, or None.
+    aux: bare arrays that the operation returned beside its output (batch statistics), or None.
+    """
+
+    __slots__ = ("__weakref__", "_counter", "_node", "array", "aux", "grad", "requires_grad")
+    __array_ufunc__ = None  # NumPy arrays leave mixed operators to this class
+    __hash__ = object.__hash__
+
+    def __init__(self, array: Any, requires_grad: bool = False) -> None:
+        if requires_grad and array.dtype not in FLOATS:
+            raise DTypeError(f"tensor: only float32 and float64 have gradients, not {array.dtype}")
+        self.array = array
+        self.requires_grad = requires_grad
+        self.grad: Any = None
+        self.aux: Any = None
+        self._node: Node | None = None
+        self._counter = [0]  # shared with every tensor that looks at the same memory
+
+    # What it is
+
+    shape = property(lambda self: self.array.shape)
+    ndim = property(lambda self: self.array.ndim)
+    size = property(lambda self: self.array.size)
+    dtype = property(lambda self: self.array.dtype)
+    device = property(lambda self: device_of(self.array))
+    version = property(lambda self: self._counter[0], doc="How often the data changed in place.")
+
+    def __repr__(self) -> str:
+        text = np.array2string(self._host(), separator=", ", prefix="tensor(", threshold=100)
+        extra = "" if self.dtype == np.float32 else f", dtype={self.dtype}"
+        extra += "" if self.device == "cpu" else f", device={self.device!r}"
+        extra += f", op={self._node.op}" if self._node else ""
+        extra += ", requires_grad=True" if self.requires_grad and not self._node else ""
+        return f"tensor({text}{extra})"
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("len: a tensor of shape () has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    # Getting data out
+
+    def _host(self) -> np.ndarray:
+        return to_device(self.array, "cpu")
+
+    def numpy(self) -> np.ndarray:
+        """The data as a NumPy array: on the CPU a read-only view, from a GPU a copy."""
+        view = self._host().view()
+        view.flags.writeable = False
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.device != "cpu":
+            raise TypeError("np.asarray: the tensor is on a GPU; call .numpy() to copy it")
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> float | int | bool:
+        """The value of a tensor of one element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item: needs a tensor of one element, got shape {self.shape}")
+        return self.array.item()
+
+    __float__ = lambda self: float(self.item())  # noqa: E731
+    __int__ = lambda self: int(self.item())  # noqa: E731
+    __bool__ = lambda self: bool(self.item())  # noqa: E731
+
+    # Changing data, and leaving the graph
+
+    def assign(self, value: Any) -> Tensor:
+        """Overwrite the data in place with `value` (broadcast to this shape); a graph that used it notices."""
+        value = value.array if isinstance(value, Tensor) else value
+        if np.broadcast_shapes(np.shape(value), self.shape) != self.shape:
+            raise ShapeError(f"assign: value has shape {np.shape(value)} but the tensor {self.shape}")
+        self.array[...] = value
+        self._counter[0] += 1
+        return self
+
+    def bump_version(self) -> None:
+        """Say that the memory was written by other means."""
+        self._counter[0] += 1
+
+    def _adopt(self, array: Any) -> None:
+        """Move the data to `array`, which already holds equal values (optimisers: flat buffers)."""
+        self.array = array
+
+    def detach(self) -> Tensor:
+        """The same memory outside the graph."""
+        out = Tensor(self.array)
+        out._counter = self._counter
+        return out
+
+    def to(self, target: Any) -> Tensor:
+        """This tensor on another device ("cpu", "cuda") or in another dtype. Differentiable for dtypes."""
+        if isinstance(target, str) and target in ("auto", "cpu", "cuda"):
+            moved = to_device(self.array, resolve_device(target))
+            return self if moved is self.array else Tensor(moved, self.requires_grad and not self._node)
+        return self if self.dtype == target else OPS["astype"](self, dtype=np.dtype(target))
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.grad = None
+
+    def backward(
+        self, upstream: Any = None, retain_graph: bool = False, create_graph: bool = False
+    ) -> None:
+        """Add d(sum(self * upstream))/d(leaf) to `.grad` of every leaf that requires it.
+
+        upstream: an array of this shape; may be left out for a single number, where it is 1. The graph is freed as the
+        walk goes, unless `retain_graph`.
+
+        >>> import minires as mr
+        >>> x = mr.tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> x.grad
+        array([2., 4.], dtype=float32)
+        """
+        if create_graph:
+            raise GraphError("backward: create_graph=True, but second-order gradients are not supported")
+        if not self.requires_grad:
+            raise GraphError("backward: this tensor depends on nothing that requires a gradient")
+        xp = array_module(self.array)
+        if upstream is None:
+            if self.size != 1:
+                raise ShapeError(f"backward: give an upstream array of shape {self.shape}")
+            upstream = xp.ones(self.shape, self.dtype)
+        upstream = upstream.array if isinstance(upstream, Tensor) else upstream
+        g = xp.asarray(upstream, self.dtype, order="C")
+        if g.shape != self.shape:
+            raise ShapeError(f"backward: upstream has shape {g.shape} but the tensor {self.shape}")
+        if self._node is None:
+            self.grad = g.copy() if self.grad is None else self.grad + g
+        else:
+            run_backward(self._node, g, retain_graph)
+
+    # Operators and methods: each is the operation of that name
+
+    def __add__(self, other: Any) -> Tensor:
+        return OPS["add"](self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return OPS["add"](other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return OPS["sub"](self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return OPS["sub"](other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return OPS["mul"](self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return OPS["mul"](other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return OPS["div"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return OPS["div"](other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return OPS["power"](self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return OPS["power"](other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"](other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPS["neg"](self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return OPS["getitem"](self, index=index)
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._in_place("add", other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._in_place("sub", other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._in_place("mul", other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._in_place("div", other)
+
+    def _in_place(self, name: str, other: Any) -> Tensor:
+        """Write into this memory where no gradient is recorded; else `x += y` means `x = x + y`."""
+        wanted = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
+        if is_grad_enabled() and wanted:
+            if self.requires_grad and self._node is None:
+                raise GraphError(
+                    f"in-place {name}: a leaf that requires a gradient can change only under no_grad()"
+                )
+            return OPS[name](self, other)
+        with no_grad():
+            return self.assign(OPS[name](self, other).array)
+
+    def __eq__(self, other: Any) -> Any:
+        return self.array == _bare(other)
+
+    def __ne__(self, other: Any) -> Any:
+        return self.array != _bare(other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.array < _bare(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.array <= _bare(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.array > _bare(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.array >= _bare(other)
+
+    T = property(lambda self: OPS["transpose"](self))
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """`reshape(2, 3)`, `reshape((2, 3))` or `reshape(-1)`."""
+        return OPS["reshape"](self, shape=shape[0] if isinstance(shape[0], tuple | list) else shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Permute the axes; without arguments reverse them."""
+        chosen = axes[0] if axes and isinstance(axes[0], tuple | list) else axes
+        return OPS["transpose"](self, axes=tuple(chosen) or None)
+
+    def flatten(self, start_axis: int = 0) -> Tensor:
+        """Merge the axes from `start_axis` on."""
+        return OPS["flatten"](self, start_axis=start_axis)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The sum over `axis` (all axes without one)."""
+        return OPS["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The mean over `axis`."""
+        return OPS["mean"](self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+        """The variance over `axis`, divided by n - ddof."""
+        return OPS["var"](self, axis=axis, keepdims=keepdims, ddof=ddof)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The maximum over `axis`."""
+        return OPS["max"](self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        """The minimum over `axis`."""
+        return OPS["min"](self, axis=axis, keepdims=keepdims)
+
+    def exp(self) -> Tensor:
+        """e to this power."""
+        return OPS["exp"](self)
+
+    def log(self) -> Tensor:
+        """The natural logarithm."""
+        return OPS["log"](self)
+
+    def sqrt(self) -> Tensor:
+        """The square root."""
+        return OPS["sqrt"](self)
+
+    def relu(self) -> Tensor:
+        """max(x, 0)."""
+        return OPS["relu"](self)
+
+    def argmax(self, axis: int | None = None) -> Any:
+        """Where the maximum is: a bare integer array."""
+        return self.array.argmax(axis)
+
+
+def _bare(x: Any) -> Any:
+    return x.array if isinstance(x, Tensor) else x
+
+
+def tensor(
+    a: Any, *, requires_grad: bool = False, dtype: Any = None, device: str | None = None
+) -> Tensor:
+    """Copy `a` into a new leaf tensor.
+
+    Float arrays keep their dtype, Python numbers and lists become float32, integers and booleans stay what they are and cannot
+    require gradients. device: "cpu", "cuda", "auto", or None for where `a` is.
+
+    >>> import minires as mr
+    >>> mr.tensor([[1, 2], [3, 4]], requires_grad=True)
+    tensor([[1., 2.],
+            [3., 4.]], requires_grad=True)
+    """
+    a = a.array if isinstance(a, Tensor) else a
+    if not is_array(a) and not isinstance(a, np.generic):
+        a = np.asarray(a, np.float32 if dtype is None else dtype)
+    kept = np.dtype(a.dtype if dtype is None else dtype)
+    if kept not in FLOATS and kept.kind not in "iub":
+        raise DTypeError(f"tensor: dtype {kept} is not float32, float64, an integer type or bool")
+    array = array_module(a).array(a, dtype=kept, order="C")
+    return Tensor(array if device is None else to_device(array, resolve_device(device)), requires_grad)
