@@ -1,0 +1,191 @@
+"""Optimiser steps: one pass over a flat buffer that holds every parameter of a group.
+
+A step reads and writes each number once, so memory bandwidth is its only cost: written as array code, SGD with momentum and
+weight decay would pass over memory five times. The twins do the same arithmetic in the same order as the references, element
+by element, so they agree to the last bit whatever the number of threads. Chunks are of fixed size for the same reason: the
+partial sums of `squared_norm` do not depend on who adds them up.
+
+All buffers are one-dimensional, contiguous and of one dtype; w and the state are updated in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from .cases import Case, positive
+from .dispatch import array_module, kernel
+
+__all__ = ["adam_step", "sgd_step", "squared_norm"]
+
+CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
+
+SIZES = (1, 37, CHUNK - 1, 2 * CHUNK + 3)
+SGD = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4}
+ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
+
+
+def _flat(*arrays: Any, **_: Any) -> bool:
+    """Whether the twins take these: contiguous vectors of one floating-point dtype."""
+    given = [a for a in arrays if a is not None]
+    dtype = given[0].dtype
+    return dtype in (np.float32, np.float64) and all(
+        a.ndim == 1 and a.flags.c_contiguous and a.dtype == dtype for a in given
+    )
+
+
+@kernel(
+    *(Case((n,), (n,), (n,), **SGD, nesterov=n % 2 > 0, first=False) for n in SIZES),
+    Case((37,), (37,), (37,), **SGD, nesterov=False, first=True),
+    Case((37,), (37,), (37,), **SGD | {"dampening": 0.5}, nesterov=False, first=False),
+    Case((37,), (37,), None, **SGD | {"momentum": 0.0}, nesterov=False, first=False),
+)
+def sgd_step(
+    w: Any,
+    g: Any,
+    m: Any,
+    *,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+    first: bool,
+) -> tuple[Any, ...]:
+    """Stochastic gradient descent: w -= lr d, with the momentum buffer m. Returns the buffers written.
+
+        d = g + weight_decay w
+        m = momentum m + (1 - dampening) d     (at the first step m = d: m need not be initialised)
+        d = d + momentum m if nesterov else m
+
+    w, g, m (n,); m is None without momentum.
+    Source: Sutskever et al., "On the importance of initialization and momentum", ICML 2013, in PyTorch's form.
+    """
+    d = g + weight_decay * w
+    if m is not None:
+        m[...] = d if first else momentum * m + (1 - dampening) * d
+        d = d + momentum * m if nesterov else m
+    w -= lr * d
+    return (w,) if m is None else (w, m)
+
+
+@sgd_step.cpu(serves=_flat)
+def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first):
+    number = w.dtype.type  # a Python float would make the arithmetic float64
+    if m is None:
+        _sgd(w, g, number(lr), number(weight_decay))
+        return (w,)
+    keep, take = (0.0, 1.0) if first else (momentum, 1 - dampening)
+    scalars = [number(s) for s in (lr, weight_decay, keep, take, momentum)]
+    _sgd_momentum(w, g, m, *scalars, bool(nesterov), bool(first))
+    return w, m
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _sgd(w, g, lr, weight_decay):
+    for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
+        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
+            w[i] -= lr * (g[i] + weight_decay * w[i])
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _sgd_momentum(w, g, m, lr, weight_decay, keep, take, momentum, nesterov, first):
+    for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
+        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
+            d = g[i] + weight_decay * w[i]
+            m[i] = d if first else keep * m[i] + take * d
+            w[i] -= lr * (d + momentum * m[i] if nesterov else m[i])
+
+
+@kernel(
+    *(Case((n,), (n,), (n,), positive(n), **ADAM, step=3, decoupled=n % 2 > 0) for n in SIZES),
+    Case((37,), (37,), (37,), positive(37), **ADAM | {"weight_decay": 0.0}, step=1, decoupled=False),
+)
+def adam_step(
+    w: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> tuple[Any, ...]:
+    """Adam, or AdamW when `decoupled`. `step` counts from 1; m and v start at zero. Returns (w, m, v).
+
+        g = g + weight_decay w            or, decoupled,  w = w - lr weight_decay w
+        m = m + (1 - beta1) (g - m)       v = beta2 v + (1 - beta2) g²
+        w -= lr m / (1 - beta1^step) / (√v / √(1 - beta2^step) + eps)
+
+    w, g, m, v (n,).
+    Source: Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight decay
+    regularization", ICLR 2019, algorithm 2.
+    """
+    if decoupled:
+        w *= 1 - lr * weight_decay
+    else:
+        g = g + weight_decay * w
+    m += (1 - beta1) * (g - m)
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    rate, scale = _corrections(step, lr, beta1, beta2)
+    w -= rate * m / (array_module(w).sqrt(v) / scale + eps)
+    return w, m, v
+
+
+def _corrections(step: int, lr: float, beta1: float, beta2: float) -> tuple[float, float]:
+    """The step size and the divisor of √v that make up for starting at zero."""
+    return lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+
+
+@adam_step.cpu(serves=_flat)
+def _adam_step_cpu(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    rate, scale = _corrections(step, lr, beta1, beta2)
+    shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
+    scalars = (rate, scale, beta2, 1 - beta1, 1 - beta2, eps, shrink, decay)
+    _adam(w, g, m, v, *[w.dtype.type(s) for s in scalars])
+    return w, m, v
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _adam(w, g, m, v, rate, scale, beta2, take1, take2, eps, shrink, decay):
+    for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
+        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
+            d = g[i] + decay * w[i]
+            m[i] += take1 * (d - m[i])
+            v[i] = beta2 * v[i] + take2 * d * d
+            w[i] = shrink * w[i] - rate * m[i] / (np.sqrt(v[i]) / scale + eps)
+
+
+@kernel(*(Case((n,)) for n in SIZES))
+def squared_norm(g: Any) -> float:
+    """The sum of squares of g (n,), added up in float64."""
+    return float(array_module(g).square(g, dtype=np.float64).sum())
+
+
+@squared_norm.cpu(serves=_flat)
+def _squared_norm_cpu(g):
+    if g.size <= CHUNK:  # waking the threads would take longer
+        return float(_squares(g, 0, g.size))
+    partial = np.empty(-(-g.size // CHUNK))
+    _partial_squares(g, partial)
+    return float(partial.sum())
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc"})  # several sums at once, in vector lanes
+def _squares(g, start, stop):
+    total = 0.0
+    for i in range(start, stop):
+        total += np.float64(g[i]) * np.float64(g[i])
+    return total
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _partial_squares(g, partial):
+    for chunk in numba.prange(partial.size):
+        partial[chunk] = _squares(g, chunk * CHUNK, min((chunk + 1) * CHUNK, g.size))
