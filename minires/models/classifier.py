@@ -1,0 +1,105 @@
+"""What all models share: a stem, stages, a head; and He's initialisation.
+
+A model is called with images (n, h, w, c), a `Tensor` or a bare float array, and returns logits (n,
+num_classes).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from .. import nn
+from ..backend import is_array
+from ..errors import DTypeError, ShapeError
+from ..tensor import Tensor
+
+__all__ = ["ImageClassifier", "initialise"]
+
+
+class ImageClassifier(nn.Module):
+    """Images through `stem`, the stages layer1, layer2, … and `head` to logits (n, num_classes)."""
+
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+    fc: nn.Linear
+
+    def __init__(self, num_classes: int, in_channels: int = 3, smallest: int = 1) -> None:
+        if num_classes < 1 or in_channels < 1:
+            raise ValueError(
+                f"{type(self).__name__}: num_classes={num_classes} and in_channels={in_channels} "
+                "must be positive"
+            )
+        self.num_classes, self.in_channels, self.smallest = num_classes, in_channels, smallest
+
+    def stages(self) -> list[nn.Module]:
+        """layer1, layer2, …"""
+        return [stage for name, stage in self.named_children() if name.startswith("layer")]
+
+    def stem(self, x: Tensor) -> Tensor:
+        """What comes before the stages."""
+        return x
+
+    def head(self, x: Tensor) -> Tensor:
+        """The last stage's output (n, h, w, c) -> logits."""
+        return self.fc(F.global_avg_pool2d(x))
+
+    def features(self, x: Any) -> list[Tensor]:
+        """The outputs of all stages, (n, h, w, c) each, largest map first."""
+        x = self.stem(self.checked(x))
+        outputs = []
+        for stage in self.stages():
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def forward(self, x: Any) -> Tensor:
+        """Images (n, h, w, in_channels) -> logits (n, num_classes)."""
+        x = self.stem(self.checked(x))
+        for stage in self.stages():
+            x = stage(x)
+        return self.head(x)
+
+    def checked(self, x: Any) -> Tensor:
+        """The images as a tensor of the model's dtype; raises ShapeError or DTypeError."""
+        name, dtype, c = type(self).__name__, self.fc.weight.dtype, self.in_channels
+        if not isinstance(x, Tensor):
+            x = Tensor(x if is_array(x) else np.asarray(x))
+            if x.dtype.kind == "f":  # a bare array has no gradient to lose
+                x = Tensor(x.array.astype(dtype, copy=False))
+        if x.ndim != 4:
+            raise ShapeError(
+                f"{name}: images have {x.ndim} axes but must be (n, h, w, {c}): x={x.shape}"
+            )
+        if x.shape[3] != c:
+            hint = " (channels come last here)" if x.shape[1] == c else ""
+            raise ShapeError(
+                f"{name}: images have {x.shape[3]} channels but must have {c}{hint}: x={x.shape}"
+            )
+        if 0 in x.shape:
+            raise ShapeError(f"{name}: the batch is empty: x={x.shape}")
+        if min(x.shape[1:3]) < self.smallest:
+            least = f"{self.smallest}x{self.smallest}"
+            raise ShapeError(f"{name}: images must be {least} or larger: x={x.shape}")
+        if x.dtype != dtype:
+            raise DTypeError(
+                f"{name}: images are {x.dtype} but the model is {dtype}; scale bytes to floats, "
+                "convert floats with x.to(dtype) or model.to(dtype)"
+            )
+        return x
+
+
+def initialise(model: nn.Module, mode: str) -> None:
+    """Draw all weights anew, convolutions normal with std = sqrt(2 / fan); mode: fan_in or fan_out.
+
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            module.reset_parameters()
