@@ -1,8 +1,9 @@
 """Sample inputs of an op or a kernel, from which the tests are generated.
 
-A `Case` lists one input per array argument and the keyword parameters of one call. An input is a shape (standard normal
-numbers), a factory such as `labels(n, k)`, `None` for an absent argument, or a list of inputs. The op registry and the
-kernel registry keep the cases; `tests/` turns each into a gradient check, a twin comparison and a dtype check.
+A `Case` lists one input per array argument and the keyword parameters of one call. An input is a
+shape (standard normal numbers), a factory such as `labels(n, k)`, a number, `None` for an absent
+argument, or a list of inputs. The op registry and the kernel registry keep the cases; `tests/`
+turns each into a gradient check, a twin comparison and a dtype check.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Case:
 
 
 def _make(spec: Any, rng: np.random.Generator, dtype: np.dtype) -> Any:
-    if spec is None:
-        return None
+    if spec is None or isinstance(spec, int | float):
+        return spec
     if isinstance(spec, list):
         return [_make(item, rng, dtype) for item in spec]
     if callable(spec):

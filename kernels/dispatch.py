@@ -11,8 +11,9 @@
     @double.cuda()
     def _double_cuda(x): ...         # CUDA C++ through CuPy
 
-Calling `double(x)` looks at the first array: its type picks the device, and the twin runs if it says that it serves these
-arguments; otherwise the reference does. `with reference():` forces the reference, `with ran() as log:` records what ran.
+Calling `double(x)` looks at the first array: its type picks the device, and the twin runs if it
+says that it serves these arguments; otherwise the reference does. `with reference():` forces the
+reference, `with ran() as log:` records what ran.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ _log: ContextVar[list[tuple[str, str]] | None] = ContextVar("kernel_log", defaul
 
 def array_module(x: Any) -> ModuleType:
     """The module whose functions take `x`: numpy, or cupy for an array on the GPU."""
-    return np if isinstance(x, np.ndarray | np.generic) else sys.modules[type(x).__module__.split(".")[0]]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np
+    return sys.modules[type(x).__module__.split(".")[0]]
 
 
 class Kernel(Generic[P, R]):
-    """A reference function with its twins. Calling it runs the best one that serves the arguments."""
+    """A reference function with its twins. Calling it runs the best one that serves the
+    arguments.
+    """
 
     def __init__(self, function: Callable[P, R], cases: tuple[Case, ...]) -> None:
         update_wrapper(self, function)

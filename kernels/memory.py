@@ -1,9 +1,11 @@
-"""The buffer pool that kernels take their outputs and workspaces from, and the number of threads they use.
+"""The buffer pool that kernels take their outputs and workspaces from, and the number of threads
+they use.
 
-Fresh memory is slow: the kernel clears every page at first touch, which for a training step costs as much as its BatchNorms.
-So a block that is no longer in use is kept and handed out again. What makes that safe: the base of a pooled array is a
-`_Lease`, every view keeps it alive, and only its collection returns the block. Nobody frees by hand, so nothing that a caller
-still holds is ever overwritten.
+Fresh memory is slow: the kernel clears every page at first touch, which for a training step costs
+as much as its BatchNorms. So a block that is no longer in use is kept and handed out again. What
+makes that safe: the base of a pooled array is a `_Lease`, every view keeps it alive, and only its
+collection returns the block. Nobody frees by hand, so nothing that a caller still holds is ever
+overwritten.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        # deque.append and deque.pop are atomic: leases may end in any thread, also inside a collection
+        # deque.append and deque.pop are atomic: leases may end in any thread, also inside a
+        # collection
         self._idle: defaultdict[int, deque[np.ndarray]] = defaultdict(deque)
         self.poison = bool(os.environ.get("MINIRES_POISON"))
         self.fresh = 0  # blocks ever taken from the system

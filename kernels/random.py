@@ -1,8 +1,9 @@
 """One random generator for everything: Philox 4x32-10, counter-based.
 
-A draw is a pure function of (seed, stream, step, index): no hidden state, no dependence on threads or on what was drawn
-before, and the same bits from NumPy, Numba and CUDA. The 64-bit seed is Philox's key; the 128-bit counter holds
-(index // 4, stream, step); each block gives four 32-bit words, so word `i` of a draw is word `i % 4` of block `i // 4`.
+A draw is a pure function of (seed, stream, step, index): no hidden state, no dependence on threads
+or on what was drawn before, and the same bits from NumPy, Numba and CUDA. The 64-bit seed is
+Philox's key; the 128-bit counter holds (index // 4, stream, step); each block gives four 32-bit
+words, so word `i` of a draw is word `i % 4` of block `i // 4`.
 
 Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -92,7 +93,9 @@ def bits(key: Key, count: int) -> np.ndarray:
 
 
 def uniform(key: Key, shape: tuple[int, ...] = (), dtype: Any = np.float32) -> np.ndarray:
-    """Numbers in [0, 1): 24 random bits each, exact in float32, so every dtype gets the same ones."""
+    """Numbers in [0, 1): 24 random bits each, exact in float32, so every dtype gets the same
+    ones.
+    """
     words = bits(key, math.prod(shape))
     return ((words >> np.uint32(8)).astype(dtype) * np.dtype(dtype).type(2**-24)).reshape(shape)
 

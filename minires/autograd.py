@@ -1,7 +1,8 @@
 """The graph that reverse-mode differentiation walks: nodes, the walk, and the modes that switch it.
 
-Every differentiable operation makes one `Node`: its backward closure, and an edge to where each input came from (the node that
-made it, or a leaf tensor). A node is younger than the nodes it depends on, so taking the youngest pending node first is a
+Every differentiable operation makes one `Node`: its backward closure, and an edge to where each
+input came from (the node that made it, or a leaf tensor). A node is younger than the nodes it
+depends on, so taking the youngest pending node first is a
 reverse topological order: no recursion, no marking, O(n log n).
 """
 
@@ -55,19 +56,19 @@ class _Mode(ContextDecorator):
         self.variable.reset(self._tokens.pop())
 
 
-class no_grad(_Mode):  # noqa: N801 - the name people know
+class no_grad(_Mode):
     """Record no graph: `with no_grad(): ...` or `@no_grad()`."""
 
     variable, value = _grad_enabled, False
 
 
-class enable_grad(_Mode):  # noqa: N801
+class enable_grad(_Mode):
     """Record again inside `no_grad`."""
 
     variable, value = _grad_enabled, True
 
 
-class detect_anomaly(_Mode):  # noqa: N801
+class detect_anomaly(_Mode):
     """Check every output and every gradient, and name the operation that made the first NaN or Inf.
 
     >>> import minires as mr
@@ -97,7 +98,9 @@ def check_finite(array: Any, op: str, what: str) -> None:
         return
     bad = ~array_module(array).isfinite(array)
     if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad if isinstance(bad, np.ndarray) else bad.get())[0])
+        first = tuple(
+            int(i) for i in np.argwhere(bad if isinstance(bad, np.ndarray) else bad.get())[0]
+        )
         count = f"{int(bad.sum())} of {array.size}"
         raise NonFiniteError(f"{op}: {count} {what} values are NaN or Inf, first at {first}", op)
 
@@ -105,23 +108,23 @@ def check_finite(array: Any, op: str, what: str) -> None:
 class Node:
     """One application of an operation.
 
-    edges: for each array input the `Node` that made it, the leaf tensor, or None where no gradient is wanted.
-    inputs: (shape, dtype) of each array input.
-    versions: (counter, value) of the inputs and the output: whoever writes in place raises its counter.
+    edges: for each input (source, shape, dtype), or None where no gradient is wanted; the source is
+    the `Node` that made the
+        input, or the leaf tensor.
+    versions: (counter, value) of the inputs and the output: whoever writes in place raises its
+    counter.
     """
 
-    __slots__ = ("age", "backward", "edges", "grad", "inputs", "op", "owned", "versions")
+    __slots__ = ("age", "backward", "edges", "grad", "op", "owned", "versions")
 
     def __init__(
         self,
         op: str,
         backward: Callable[..., Any] | None,
-        edges: tuple[Any, ...],
-        inputs: tuple[tuple[Any, Any] | None, ...],
+        edges: list[tuple[Any, tuple[int, ...], Any] | None],
         versions: list[tuple[list[int], int]],
     ) -> None:
-        self.op, self.backward, self.edges, self.inputs = op, backward, edges, inputs
-        self.versions = versions
+        self.op, self.backward, self.edges, self.versions = op, backward, edges, versions
         self.age = next(_ages)
         self.grad: Any = None
         self.owned = False
@@ -131,7 +134,7 @@ class Node:
 
     def release(self) -> None:
         """Forget what backward needed, so that its memory is free at once."""
-        self.backward, self.edges, self.versions = None, (), []
+        self.backward, self.edges, self.versions = None, [], []
 
     def input_gradients(self, g: Any) -> tuple[Any, ...]:
         """Call the backward closure and check what it returns."""
@@ -142,7 +145,8 @@ class Node:
             )
         for position, (counter, value) in enumerate(self.versions):
             if counter[0] != value:
-                what = f"input {position}" if position < len(self.inputs) else "its output"
+                last = position == len(self.versions) - 1
+                what = "the output" if last else f"tensor input {position}"
                 raise GraphError(
                     f"backward: {what} of {self.op} was changed in place after it was used "
                     f"(version {counter[0]}, was {value}); its gradient would be wrong"
@@ -153,7 +157,7 @@ class Node:
             grads = self.backward(g)
         if len(grads) != len(self.edges):
             raise GraphError(
-                f"backward of {self.op} returned {len(grads)} gradients for {len(self.edges)} inputs"
+                f"backward of {self.op} returned {len(grads)} gradients, not {len(self.edges)}"
             )
         return grads
 
@@ -164,7 +168,9 @@ def _wants_needs(backward: Callable[..., Any]) -> bool:
 
 
 def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
-    """Add to `.grad` of every leaf that `root` depends on. `upstream` has the shape of root's output."""
+    """Add to `.grad` of every leaf that `root` depends on. `upstream` has the shape of root's
+    output.
+    """
     root.grad, root.owned = upstream, False
     pending = [root]
     try:
@@ -176,17 +182,17 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
                 if edge is None or dx is None:
                     continue
                 dx = _checked(node, position, dx)
-                fresh = _is_fresh(dx, position, g, grads)
-                if isinstance(edge, Node):
-                    if edge.grad is None:
-                        edge.grad, edge.owned = dx, fresh
-                        heapq.heappush(pending, edge)
-                    else:
-                        _add_to_node(edge, dx)
-                elif edge.grad is None:
-                    edge.grad = dx if fresh else dx.copy()
-                else:  # not in place: somebody may hold the array
-                    edge.grad = edge.grad + dx
+                fresh = _is_fresh(dx, g, grads)
+                source = edge[0]
+                if not isinstance(source, Node):
+                    _add_to_leaf(source, dx, fresh)
+                elif source.grad is None:
+                    source.grad, source.owned = dx, fresh
+                    heapq.heappush(pending, source)
+                elif source.owned:
+                    source.grad += dx
+                else:
+                    source.grad, source.owned = source.grad + dx, True
             if not retain_graph:
                 node.release()
     finally:
@@ -195,27 +201,28 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
 
 
 def _checked(node: Node, position: int, dx: Any) -> Any:
-    shape, dtype = node.inputs[position]  # type: ignore[misc]
+    _, shape, dtype = node.edges[position]  # type: ignore[misc]
     if dx.shape != shape:
         raise ShapeError(
-            f"backward of {node.op} returned a gradient of shape {dx.shape} for input {position} of "
-            f"shape {shape}"
+            f"backward of {node.op} returned a gradient of shape {dx.shape} "
+            f"for input {position} of shape {shape}"
         )
     if _anomaly.get():
         check_finite(dx, f"{node.op} (backward)", f"gradient-of-input-{position}")
-    return dx if dx.dtype == dtype else dx.astype(dtype)
+    return dx if dx.dtype is dtype or dx.dtype == dtype else dx.astype(dtype)
 
 
-def _is_fresh(dx: Any, position: int, g: Any, grads: tuple[Any, ...]) -> bool:
-    """Whether nobody else uses `dx`: backward may hand out its upstream, or one array twice."""
-    xp = array_module(dx)
-    return not xp.may_share_memory(dx, g) and not any(
-        dx is other for other in grads[:position] + grads[position + 1 :]
-    )
+def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:
+    """Whether nobody else uses `dx`: backward may hand out its upstream, a view of it, or one array
+    twice.
+    """
+    if dx is g or (dx.base is not None and array_module(dx).may_share_memory(dx, g)):
+        return False
+    return len(grads) == 1 or sum(dx is other for other in grads) == 1
 
 
-def _add_to_node(node: Node, dx: Any) -> None:
-    if node.owned:
-        node.grad += dx
-    else:
-        node.grad, node.owned = node.grad + dx, True
+def _add_to_leaf(leaf: Any, dx: Any, fresh: bool) -> None:
+    if leaf.grad is None:
+        leaf.grad = dx if fresh else dx.copy()
+    else:  # not in place: somebody may hold the array
+        leaf.grad = leaf.grad + dx

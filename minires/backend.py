@@ -1,4 +1,5 @@
-"""Devices: which array module a value belongs to, and how it moves. The only place that looks for CuPy.
+"""Devices: which array module a value belongs to, and how it moves. The only place that looks for
+CuPy.
 
 CuPy is imported lazily: it costs a second, and most machines have no GPU.
 """

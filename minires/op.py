@@ -8,8 +8,9 @@ An operation is one function of bare arrays that returns its output and the clos
             return (2 * x * g,)
         return x * x, backward
 
-Its positional parameters are arrays, its keyword-only ones plain values. Adding an operation touches one place: from the
-registry `OPS` and the cases it gets its method tests, gradient checks and twin comparisons.
+Its positional parameters are arrays, its keyword-only ones plain values. Adding an operation
+touches one place: from the registry `OPS` and the cases it gets its method tests, gradient checks
+and twin comparisons.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ __all__ = ["OPS", "Op", "op"]
 
 
 class Op:
-    """An operation: called with tensors, arrays or numbers, it returns a tensor and records the graph."""
+    """An operation: called with tensors, arrays or numbers, it returns a tensor and records the
+    graph.
+    """
 
     def __init__(self, function: Callable[..., Any], cases: tuple[Case, ...]) -> None:
         update_wrapper(self, function)
@@ -50,41 +53,52 @@ class Op:
         if params:  # arrays given by name
             for name in self.arrays[len(inputs) :]:
                 inputs += (params.pop(name, None),)
-        wanted = [isinstance(x, Tensor) and x.requires_grad for x in inputs]
         arrays = [x.array if isinstance(x, Tensor) else _plain(x) for x in inputs]
         y, backward = self.function(*arrays, **params)
         y, aux = y if isinstance(y, tuple) else (y, None)
         out = Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
         out.aux = aux
-        for x in inputs:  # a view shares its counter, so that writing through either is noticed
-            if isinstance(x, Tensor) and array_module(y).may_share_memory(out.array, x.array):
-                out._counter = x._counter
-        if is_grad_enabled() and True in wanted:
-            self._record(out, inputs, wanted, backward)
+        if getattr(out.array, "base", None) is not None or id(y) in map(id, arrays):
+            _share_version(out, inputs)
+        if is_grad_enabled():
+            self._record(out, inputs, backward)
         if is_anomaly_enabled():
-            self._explain_non_finite(out, inputs)
+            self._check_finite(out, inputs)
         return out
 
-    def _record(self, out: Tensor, inputs: Any, wanted: list[bool], backward: Any) -> None:
-        out.requires_grad = True
-        edges, described, versions = [], [], []
-        for x, wants in zip(inputs, wanted, strict=True):
-            edges.append((x._node or x) if wants else None)
-            described.append((x.array.shape, x.array.dtype) if wants else None)
+    def _record(self, out: Tensor, inputs: Any, backward: Any) -> None:
+        edges, versions = [], []
+        for x in inputs:
             if isinstance(x, Tensor):
                 versions.append((x._counter, x._counter[0]))
-        versions.append((out._counter, out._counter[0]))
-        out._node = Node(self.name, backward, tuple(edges), tuple(described), versions)
+                edges.append(
+                    (x._node or x, x.array.shape, x.array.dtype) if x.requires_grad else None
+                )
+            else:
+                edges.append(None)
+        if any(edges):
+            versions.append((out._counter, out._counter[0]))
+            out.requires_grad = True
+            out._node = Node(self.name, backward, edges, versions)
 
-    def _explain_non_finite(self, out: Tensor, inputs: Any) -> None:
+    def _check_finite(self, out: Tensor, inputs: Any) -> None:
         for position, x in enumerate(inputs):
             if isinstance(x, Tensor):
                 check_finite(x.array, self.name, f"input-{position}")
         check_finite(out.array, self.name, "output")
 
 
+def _share_version(out: Tensor, inputs: Any) -> None:
+    """Give a view its input's version counter, so that writing through either is noticed."""
+    for x in inputs:
+        if isinstance(x, Tensor) and array_module(x.array).may_share_memory(out.array, x.array):
+            out._counter = x._counter
+
+
 def _plain(x: Any) -> Any:
-    """A non-tensor input as the operation sees it: Python numbers stay, so that they take the tensor's dtype."""
+    """A non-tensor input as the operation sees it: Python numbers stay, so that they take the
+    tensor's dtype.
+    """
     if x is None or isinstance(x, bool | int | float) or is_array(x):
         return x
     if isinstance(x, np.generic):
@@ -98,9 +112,10 @@ def _plain(x: Any) -> Any:
 def op(*cases: Case) -> Callable[[Callable[..., Any]], Op]:
     """Define an operation; `cases` are the sample calls from which its tests are generated.
 
-    The decorated function takes bare arrays and returns `(y, backward)`, or `((y, aux), backward)` to put bare arrays `aux` on
-    the output. `backward(g)` returns one gradient an input (None where there is none); `backward(g, needs)` is also told which
-    inputs want one. A gradient is g itself, a view of it, or a fresh array: never one that the closure keeps.
+    The decorated function takes bare arrays and returns `(y, backward)`, or `((y, aux), backward)`
+    to put bare arrays `aux` on the output. `backward(g)` returns one gradient an input (None where
+    there is none); `backward(g, needs)` is also told which inputs want one. A gradient is g itself,
+    a view of it, or a fresh array: never one that the closure keeps.
     """
 
     def decorate(function: Callable[..., Any]) -> Op:

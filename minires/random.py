@@ -1,7 +1,8 @@
 """The one global source of random keys: a seed and the number of keys handed out so far.
 
-Initialisation, dropout and whatever else draws at random asks for `next_key()`; the draw itself is a pure function of the key
-(see `minires.kernels.random`). So the whole random state is two integers, which a checkpoint stores.
+Initialisation, dropout and whatever else draws at random asks for `next_key()`; the draw itself is
+a pure function of the key (see `minires.kernels.random`). So the whole random state is two
+integers, which a checkpoint stores.
 """
 
 from __future__ import annotations

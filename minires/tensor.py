@@ -1,6 +1,7 @@
 """`Tensor`: an array that remembers which operation made it.
 
-The operators and methods look their operation up in `OPS` by name; the operations themselves stand in `minires.functional`.
+The operators and methods look their operation up in `OPS` by name; the operations themselves stand
+in `minires.functional`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 class Tensor:
     """An array on the CPU or a GPU, with its place in the graph. Make one with `tensor(...)`.
 
-    array: the bare array. Read it freely, change it only through `assign` or in-place operators, which raise `version`.
+    array: the bare array. Read it freely, change it only through `assign` or in-place operators,
+    which raise `version`.
     grad: the gradient, a bare array like `array`, or None.
     aux: bare arrays that the operation returned beside its output (batch statistics), or None.
     """
@@ -95,10 +97,14 @@ class Tensor:
     # Changing data, and leaving the graph
 
     def assign(self, value: Any) -> Tensor:
-        """Overwrite the data in place with `value` (broadcast to this shape); a graph that used it notices."""
+        """Overwrite the data in place with `value` (broadcast to this shape); a graph that used it
+        notices.
+        """
         value = value.array if isinstance(value, Tensor) else value
         if np.broadcast_shapes(np.shape(value), self.shape) != self.shape:
-            raise ShapeError(f"assign: value has shape {np.shape(value)} but the tensor {self.shape}")
+            raise ShapeError(
+                f"assign: value has shape {np.shape(value)} but the tensor {self.shape}"
+            )
         self.array[...] = value
         self._counter[0] += 1
         return self
@@ -118,10 +124,16 @@ class Tensor:
         return out
 
     def to(self, target: Any) -> Tensor:
-        """This tensor on another device ("cpu", "cuda") or in another dtype. Differentiable for dtypes."""
+        """This tensor on another device ("cpu", "cuda") or in another dtype. Differentiable for
+        dtypes.
+        """
         if isinstance(target, str) and target in ("auto", "cpu", "cuda"):
             moved = to_device(self.array, resolve_device(target))
-            return self if moved is self.array else Tensor(moved, self.requires_grad and not self._node)
+            return (
+                self
+                if moved is self.array
+                else Tensor(moved, self.requires_grad and not self._node)
+            )
         return self if self.dtype == target else OPS["astype"](self, dtype=np.dtype(target))
 
     def zero_grad(self) -> None:
@@ -133,8 +145,8 @@ class Tensor:
     ) -> None:
         """Add d(sum(self * upstream))/d(leaf) to `.grad` of every leaf that requires it.
 
-        upstream: an array of this shape; may be left out for a single number, where it is 1. The graph is freed as the
-        walk goes, unless `retain_graph`.
+        upstream: an array of this shape; may be left out for a single number, where it is 1. The
+        graph is freed as the walk goes, unless `retain_graph`.
 
         >>> import minires as mr
         >>> x = mr.tensor([1.0, 2.0], requires_grad=True)
@@ -143,7 +155,9 @@ class Tensor:
         array([2., 4.], dtype=float32)
         """
         if create_graph:
-            raise GraphError("backward: create_graph=True, but second-order gradients are not supported")
+            raise GraphError(
+                "backward: create_graph=True, but second-order gradients are not supported"
+            )
         if not self.requires_grad:
             raise GraphError("backward: this tensor depends on nothing that requires a gradient")
         xp = array_module(self.array)
@@ -222,7 +236,7 @@ class Tensor:
         if is_grad_enabled() and wanted:
             if self.requires_grad and self._node is None:
                 raise GraphError(
-                    f"in-place {name}: a leaf that requires a gradient can change only under no_grad()"
+                    f"in-place {name}: a leaf that requires grad changes only under no_grad()"
                 )
             return OPS[name](self, other)
         with no_grad():
@@ -311,8 +325,9 @@ def tensor(
 ) -> Tensor:
     """Copy `a` into a new leaf tensor.
 
-    Float arrays keep their dtype, Python numbers and lists become float32, integers and booleans stay what they are and cannot
-    require gradients. device: "cpu", "cuda", "auto", or None for where `a` is.
+    Float arrays keep their dtype, Python numbers and lists become float32, integers and booleans
+    stay what they are and cannot require gradients. device: "cpu", "cuda", "auto", or None for
+    where `a` is.
 
     >>> import minires as mr
     >>> mr.tensor([[1, 2], [3, 4]], requires_grad=True)
@@ -326,4 +341,6 @@ def tensor(
     if kept not in FLOATS and kept.kind not in "iub":
         raise DTypeError(f"tensor: dtype {kept} is not float32, float64, an integer type or bool")
     array = array_module(a).array(a, dtype=kept, order="C")
-    return Tensor(array if device is None else to_device(array, resolve_device(device)), requires_grad)
+    return Tensor(
+        array if device is None else to_device(array, resolve_device(device)), requires_grad
+    )

@@ -22,19 +22,27 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _shape(x: Any) -> tuple[int, ...]:
-    return x.shape if is_array(x) else ()
+    return getattr(x, "shape", ())  # a Python number has none
 
 
 def _pair(name: str, x: Any, y: Any) -> tuple[Any, Any]:
     """Check that two operands broadcast; an integer array beside a float one takes its dtype."""
-    if is_array(x) and is_array(y):
+    if isinstance(x, int | float) or isinstance(y, int | float):
+        return x, y
+    if x.shape != y.shape:
         for a, b in zip(x.shape[::-1], y.shape[::-1], strict=False):
             if a != b and 1 not in (a, b):
                 raise ShapeError(f"{name}: shapes {x.shape} and {y.shape} do not broadcast")
+    return _common_dtype(x, y)
+
+
+def _common_dtype(x: Any, y: Any) -> tuple[Any, Any]:
+    """An integer array beside a float one takes its dtype; two floats stay for NumPy to promote."""
+    if x.dtype is not y.dtype:
         if x.dtype.kind == "f" != y.dtype.kind:
-            y = y.astype(x.dtype)
-        elif y.dtype.kind == "f" != x.dtype.kind:
-            x = x.astype(y.dtype)
+            return x, y.astype(x.dtype)
+        if y.dtype.kind == "f" != x.dtype.kind:
+            return x.astype(y.dtype), y
     return x, y
 
 
@@ -127,21 +135,23 @@ def power(x, y):
     Case((5, 1, 2, 3), (2, 3, 4)),
 )
 def matmul(x, y):
-    """Matrix product x @ y of (…, m, k) and (…, k, n); leading axes broadcast, vectors as in NumPy."""
+    """Matrix product x @ y of (…, m, k) and (…, k, n); leading axes broadcast, vectors as in
+    NumPy.
+    """
     if not (is_array(x) and is_array(y) and x.ndim and y.ndim):
-        raise ShapeError(f"matmul: needs arrays with at least one axis, got {_shape(x)}, {_shape(y)}")
+        raise ShapeError(
+            f"matmul: needs arrays with at least one axis, got {_shape(x)}, {_shape(y)}"
+        )
     if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise ShapeError(f"matmul: inner sizes differ: {x.shape} @ {y.shape}")
-    x, y = _pair_dtypes(x, y)
+    x, y = _common_dtype(x, y)
 
     def backward(g, needs):
         # vectors become matrices of one row or one column
         a = x[None, :] if x.ndim == 1 else x
         b = y[:, None] if y.ndim == 1 else y
+        g = g[..., None] if y.ndim == 1 else g
         g = g[..., None, :] if x.ndim == 1 else g
-        g = g[..., :, None] if y.ndim == 1 else g
-        if x.ndim == y.ndim == 1:
-            g = g.reshape(1, 1)
         dx = dy = None
         if needs[0]:
             dx = unbroadcast(g @ b.swapaxes(-1, -2), a.shape).reshape(x.shape)
@@ -150,14 +160,6 @@ def matmul(x, y):
         return dx, dy
 
     return x @ y, backward
-
-
-def _pair_dtypes(x: Any, y: Any) -> tuple[Any, Any]:
-    if x.dtype.kind == "f" != y.dtype.kind:
-        return x, y.astype(x.dtype)
-    if y.dtype.kind == "f" != x.dtype.kind:
-        return x.astype(y.dtype), y
-    return x, y
 
 
 @op(Case((2, 3), dtype="float64"))

@@ -36,7 +36,7 @@ def _count(name: str, x: Any, axes: tuple[int, ...]) -> int:
 
 
 @op(Case((2, 3)), Case((2, 3, 4), axis=1), Case((2, 3, 4), axis=(0, -1), keepdims=True))
-def sum(x, *, axis=None, keepdims=False):  # noqa: A001 - the name people know
+def sum(x, *, axis=None, keepdims=False):
     """The sum over `axis` (an int, a tuple, or None for all)."""
     xp = need_float("sum", x)
     axes = _axes("sum", x, axis)
@@ -67,7 +67,9 @@ def var(x, *, axis=None, keepdims=False, ddof=0):
     axes = _axes("var", x, axis)
     count = _count("var", x, axes) - ddof
     if count <= 0:
-        raise ShapeError(f"var: ddof is {ddof} but x of shape {x.shape} gives {count + ddof} values")
+        raise ShapeError(
+            f"var: ddof is {ddof} but x of shape {x.shape} gives {count + ddof} values"
+        )
     centred = x - x.mean(axis=axes, keepdims=True)
 
     def backward(g):
@@ -90,13 +92,17 @@ def _extreme(name: str, x: Any, axis: Any, keepdims: bool) -> Any:
     return y, backward
 
 
-@op(Case(distinct(2, 3)), Case(distinct(2, 3, 4), axis=1), Case(distinct(2, 6), axis=-1, keepdims=True))
-def max(x, *, axis=None, keepdims=False):  # noqa: A001
+@op(
+    Case(distinct(2, 3)),
+    Case(distinct(2, 3, 4), axis=1),
+    Case(distinct(2, 6), axis=-1, keepdims=True),
+)
+def max(x, *, axis=None, keepdims=False):
     """The maximum over `axis`."""
     return _extreme("max", x, axis, keepdims)
 
 
 @op(Case(distinct(2, 3)), Case(distinct(2, 3, 4), axis=(0, 1)))
-def min(x, *, axis=None, keepdims=False):  # noqa: A001
+def min(x, *, axis=None, keepdims=False):
     """The minimum over `axis`."""
     return _extreme("min", x, axis, keepdims)

@@ -26,13 +26,19 @@ __all__ = [
 ]
 
 
-@op(Case((2, 6), shape=(3, 4)), Case((2, 3, 4), shape=(-1, 4)), Case(permuted_view(2, 3), shape=(6,)))
+@op(
+    Case((2, 6), shape=(3, 4)),
+    Case((2, 3, 4), shape=(-1, 4)),
+    Case(permuted_view(2, 3), shape=(6,)),
+)
 def reshape(x, *, shape):
     """The same elements in another shape; one size may be -1."""
     try:
         y = x.reshape(shape)
     except ValueError as error:
-        raise ShapeError(f"reshape: x of shape {x.shape} does not fit shape {tuple(shape)}") from error
+        raise ShapeError(
+            f"reshape: x of shape {x.shape} does not fit shape {tuple(shape)}"
+        ) from error
     return y, lambda g: (g.reshape(x.shape),)
 
 
@@ -78,7 +84,10 @@ def broadcast_to(x, *, shape):
     return array_module(x).broadcast_to(x, shape), backward
 
 
-@op(Case((2, 3), widths=((0, 1), (2, 0))), Case((1, 2, 2, 3), widths=((0, 0), (1, 1), (1, 1), (0, 0))))
+@op(
+    Case((2, 3), widths=((0, 1), (2, 0))),
+    Case((1, 2, 2, 3), widths=((0, 0), (1, 1), (1, 1), (0, 0))),
+)
 def pad(x, *, widths, value=0):
     """Surround x with `value`; widths holds (before, after) for each axis."""
     if len(widths) != x.ndim:

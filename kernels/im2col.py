@@ -1,0 +1,151 @@
+"""Windows of images as rows of a matrix, and back: what turns convolution and pooling into plain
+array code.
+
+Layout: images are (n, h, w, c); columns are (n, p, q, r, s, c): for each output pixel (p, q) its r
+x s window of c channels, so that one row of the matrix (n·p·q, r·s·c) is what one output pixel
+sees. Positions outside the image read as zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from .cases import Case, permuted_view
+from .dispatch import array_module, kernel
+from .memory import empty
+
+__all__ = ["Pair", "col2im", "im2col", "output_size", "window_slices"]
+
+Pair = tuple[int, int]
+
+
+def output_size(size: int, window: int, stride: int, padding: int, dilation: int = 1) -> int:
+    """How many windows fit along one axis of `size` pixels."""
+    return (size + 2 * padding - dilation * (window - 1) - 1) // stride + 1
+
+
+def window_slices(
+    offset: int, count: int, stride: int, size: int, padding: int
+) -> tuple[slice, slice]:
+    """For one tap of the window: which of `count` outputs read inside the image, and the pixels
+    they read.
+
+    Output p reads pixel p · stride + offset - padding.
+    """
+    start = offset - padding
+    first = max(0, -(start // stride))  # ceil(-start / stride)
+    last = min(count, (size - 1 - start) // stride + 1)
+    last = max(first, last)
+    low = first * stride + start
+    return slice(first, last), slice(
+        low, low + (last - first - 1) * stride + 1 if last > first else low, stride
+    )
+
+
+@kernel(
+    Case((2, 5, 6, 3), window=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1)),
+    Case((1, 7, 5, 2), window=(3, 2), stride=(2, 1), padding=(0, 2), dilation=(2, 1)),
+    Case((3, 1, 1, 4), window=(3, 3), stride=(2, 2), padding=(1, 1), dilation=(1, 1)),
+    Case((2, 4, 4, 1), window=(1, 1), stride=(2, 2), padding=(0, 0), dilation=(1, 1)),
+    Case(permuted_view(2, 5, 5, 3), window=(5, 5), stride=(1, 1), padding=(4, 4), dilation=(1, 1)),
+)
+def im2col(
+    x: Any, *, window: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Any = None
+) -> Any:
+    """x (n, h, w, c) -> columns (n, p, q, r, s, c), written to `out` when given."""
+    n, h, w, c = x.shape
+    (r, s), (sh, sw), (ph, pw), (dh, dw) = window, stride, padding, dilation
+    p, q = output_size(h, r, sh, ph, dh), output_size(w, s, sw, pw, dw)
+    columns = empty((n, p, q, r, s, c), x.dtype, like=x) if out is None else out
+    columns.fill(0)
+    for i in range(r):
+        to_p, from_h = window_slices(i * dh, p, sh, h, ph)
+        for j in range(s):
+            to_q, from_w = window_slices(j * dw, q, sw, w, pw)
+            columns[:, to_p, to_q, i, j] = x[:, from_h, from_w]
+    return columns
+
+
+@kernel(
+    Case((2, 5, 6, 3, 3, 3), size=(5, 6), stride=(1, 1), padding=(1, 1), dilation=(1, 1)),
+    Case((1, 2, 8, 3, 2, 2), size=(7, 5), stride=(2, 1), padding=(0, 2), dilation=(2, 1)),
+    Case((3, 1, 1, 3, 3, 4), size=(1, 1), stride=(2, 2), padding=(1, 1), dilation=(1, 1)),
+    Case(
+        permuted_view(2, 2, 2, 1, 1, 3), size=(4, 4), stride=(2, 2), padding=(0, 0), dilation=(1, 1)
+    ),
+)
+def col2im(columns: Any, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+    """The adjoint of `im2col`: columns (n, p, q, r, s, c) -> x (n, h, w, c); overlapping windows
+    add up.
+    """
+    n, p, q, r, s, c = columns.shape
+    (h, w), (sh, sw), (ph, pw), (dh, dw) = size, stride, padding, dilation
+    x = array_module(columns).zeros((n, h, w, c), columns.dtype)
+    for i in range(r):
+        from_p, to_h = window_slices(i * dh, p, sh, h, ph)
+        for j in range(s):
+            from_q, to_w = window_slices(j * dw, q, sw, w, pw)
+            x[:, to_h, to_w] += columns[:, from_p, from_q, i, j]
+    return x
+
+
+@im2col.cpu(serves=lambda x, out=None, **_: out is None or out.flags.c_contiguous)
+def _im2col_cpu(
+    x: np.ndarray, *, window: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Any = None
+) -> np.ndarray:
+    n, h, w, c = x.shape
+    p = output_size(h, window[0], stride[0], padding[0], dilation[0])
+    q = output_size(w, window[1], stride[1], padding[1], dilation[1])
+    columns = empty((n, p, q, *window, c), x.dtype) if out is None else out
+    _gather(np.ascontiguousarray(x), columns, *stride, *padding, *dilation)
+    return columns
+
+
+@col2im.cpu(serves=lambda columns, **_: columns.dtype.kind == "f")
+def _col2im_cpu(
+    columns: np.ndarray, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair
+) -> np.ndarray:
+    x = empty((columns.shape[0], *size, columns.shape[-1]), columns.dtype)
+    _scatter(np.ascontiguousarray(columns), x, *stride, *padding, *dilation)
+    return x
+
+
+@numba.njit(cache=True, parallel=True)
+def _gather(x, columns, sh, sw, ph, pw, dh, dw):
+    n, h, w, c = x.shape
+    _, p, q, r, s, _ = columns.shape
+    for line in numba.prange(n * p):  # one line of output pixels
+        b, i = line // p, line % p
+        for j in range(q):
+            for u in range(r):
+                y = i * sh + u * dh - ph
+                for v in range(s):
+                    z = j * sw + v * dw - pw
+                    if 0 <= y < h and 0 <= z < w:
+                        for k in range(c):
+                            columns[b, i, j, u, v, k] = x[b, y, z, k]
+                    else:
+                        for k in range(c):
+                            columns[b, i, j, u, v, k] = 0
+
+
+@numba.njit(cache=True, parallel=True)
+def _scatter(columns, x, sh, sw, ph, pw, dh, dw):
+    n, h, w, c = x.shape
+    _, p, q, r, s, _ = columns.shape
+    for b in numba.prange(n):  # windows of one image overlap: one thread an image
+        x[b] = 0
+        for i in range(p):
+            for j in range(q):
+                for u in range(r):
+                    y = i * sh + u * dh - ph
+                    if y < 0 or y >= h:
+                        continue
+                    for v in range(s):
+                        z = j * sw + v * dw - pw
+                        if 0 <= z < w:
+                            for k in range(c):
+                                x[b, y, z, k] += columns[b, i, j, u, v, k]

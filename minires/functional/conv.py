@@ -1,0 +1,141 @@
+"""Convolution and the dense layer: the operations with weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DTypeError, ShapeError
+from ..kernels import conv as kernels
+from ..kernels.cases import Case, permuted_view
+from ..kernels.im2col import output_size
+from ..op import op
+from .elementwise import need_float
+
+__all__ = ["check_conv", "conv2d", "linear", "pair"]
+
+
+def pair(op_name: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
+    """An int or a pair of ints as a pair, each at least `least`."""
+    both = (value, value) if not isinstance(value, tuple | list) else tuple(value)
+    if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
+        raise ShapeError(
+            f"{op_name}: {name} is {value!r} but must be an int >= {least} or a pair of them"
+        )
+    return both  # type: ignore[return-value]
+
+
+def check_dtypes(op_name: str, x: Any, **others: Any) -> Any:
+    """The array module of `x`, checking that x is a float array and the others have its dtype."""
+    xp = need_float(op_name, x)
+    for name, other in others.items():
+        if other is not None and other.dtype != x.dtype:
+            raise DTypeError(f"{op_name}: x is {x.dtype} but {name} is {other.dtype}")
+    return xp
+
+
+def check_vector(op_name: str, name: str, v: Any, size: int) -> None:
+    """Check that `v`, when given, has shape (size,)."""
+    if v is not None and v.shape != (size,):
+        raise ShapeError(f"{op_name}: {name} has shape {v.shape} but must be ({size},)")
+
+
+def check_conv(
+    name: str, x: Any, w: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> dict[str, Any]:
+    """Check the shapes of a convolution and return the keyword arguments of its kernels."""
+    check_dtypes(name, x, w=w)
+    shapes = f"x={x.shape}, w={w.shape}"
+    if x.ndim != 4 or w.ndim != 4:
+        raise ShapeError(f"{name}: x must be (n, h, w, c) and w (r, s, c/groups, k): {shapes}")
+    if not isinstance(groups, int) or groups < 1 or x.shape[3] % groups or w.shape[3] % groups:
+        raise ShapeError(f"{name}: groups={groups} must divide the channels of x and w: {shapes}")
+    if x.shape[3] // groups != w.shape[2]:
+        expected = w.shape[2] * groups
+        raise ShapeError(f"{name}: x has {x.shape[3]} channels but w expects {expected}: {shapes}")
+    if 0 in x.shape or 0 in w.shape:
+        raise ShapeError(f"{name}: an empty batch or image: {shapes}")
+    params = {
+        "stride": pair(name, "stride", stride),
+        "padding": pair(name, "padding", padding, least=0),
+        "dilation": pair(name, "dilation", dilation),
+    }
+    p, q = (
+        output_size(x.shape[1 + i], w.shape[i], *(v[i] for v in params.values())) for i in (0, 1)
+    )
+    if p < 1 or q < 1:
+        raise ShapeError(
+            f"{name}: the window does not fit into the padded image: {shapes}, {params}"
+        )
+    return {**params, "groups": groups}
+
+
+@op(
+    Case((2, 5, 5, 3), (3, 3, 3, 4)),
+    Case((2, 6, 5, 3), (3, 3, 3, 2), (2,), padding=1),
+    Case((1, 7, 7, 2), (3, 3, 2, 3), stride=2, padding=1),
+    Case((2, 7, 6, 2), (3, 2, 2, 3), (3,), stride=(2, 1), padding=(0, 2), dilation=(2, 1)),
+    Case((2, 4, 4, 4), (3, 3, 2, 6), padding=1, groups=2),
+    Case((1, 4, 4, 3), (3, 3, 1, 3), (3,), padding=1, groups=3),
+    Case((2, 4, 4, 3), (1, 1, 3, 5)),
+    Case((2, 5, 5, 3), (1, 1, 3, 2), stride=2),
+    Case((1, 6, 6, 1), (5, 5, 1, 2), padding=4, dilation=1),
+    Case(permuted_view(2, 5, 5, 3), permuted_view(3, 3, 3, 2), padding=1),
+)
+def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """Cross-correlation of images with learnt windows.
+
+    x (n, h, w, c), w (r, s, c // groups, k), b (k,) or None -> (n, p, q, k) with
+    p = (h + 2·padding - dilation·(r - 1) - 1) // stride + 1. Outputs are group-major: the first k
+    // groups of them see the first c // groups channels. stride, padding, dilation: an int or a
+    pair (vertical, horizontal).
+
+    Raises ShapeError when ranks, channels or groups do not fit, DTypeError when the dtypes differ.
+
+    >>> import minires.functional as F
+    >>> F.conv2d(np.ones((1, 4, 4, 3), np.float32), np.ones((3, 3, 3, 8), np.float32)).shape
+    (1, 2, 2, 8)
+    """
+    params = check_conv("conv2d", x, w, stride, padding, dilation, groups)
+    check_vector("conv2d", "b", b, w.shape[3])
+    y = kernels.conv2d(x, w, **params)
+    if b is not None:
+        y += b
+
+    def backward(g, needs):
+        return (
+            *conv_gradients(g, x, w, params, needs),
+            g.sum(axis=(0, 1, 2)) if needs[2:] == (True,) else None,
+        )[: len(needs)]
+
+    return y, backward
+
+
+def conv_gradients(g: Any, x: Any, w: Any, params: dict[str, Any], needs: Any) -> tuple[Any, Any]:
+    """(dx, dw) of a convolution, each None where it is not needed."""
+    dx = dw = None
+    if needs[0]:
+        dx = kernels.conv2d_input_gradient(g, w, size=x.shape[1:3], **params)
+    if needs[1]:
+        dw = kernels.conv2d_weight_gradient(x, g, window=w.shape[:2], **params)
+    return dx, dw
+
+
+@op(Case((4, 3), (3, 2)), Case((4, 3), (3, 2), (2,)), Case((2, 5, 3), (3, 2), (2,)))
+def linear(x, w, b=None):
+    """x @ w + b. x (…, in), w (in, out), b (out,) or None -> (…, out)."""
+    xp = check_dtypes("linear", x, w=w, b=b)
+    if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
+        raise ShapeError(f"linear: x (…, in) and w (in, out) do not fit: x={x.shape}, w={w.shape}")
+    check_vector("linear", "b", b, w.shape[1])
+    y = xp.matmul(x, w)
+    if b is not None:
+        y += b
+
+    def backward(g, needs):
+        rows = g.reshape(-1, w.shape[1])
+        dx = g @ w.T if needs[0] else None
+        dw = x.reshape(-1, w.shape[0]).T @ rows if needs[1] else None
+        db = rows.sum(axis=0) if needs[2:] == (True,) else None
+        return (dx, dw, db)[: len(needs)]
+
+    return y, backward
