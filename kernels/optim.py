@@ -1,9 +1,10 @@
 """Optimiser steps: one pass over a flat buffer that holds every parameter of a group.
 
-A step reads and writes each number once, so memory bandwidth is its only cost: written as array code, SGD with momentum and
-weight decay would pass over memory five times. The twins do the same arithmetic in the same order as the references, element
-by element, so they agree to the last bit whatever the number of threads. Chunks are of fixed size for the same reason: the
-partial sums of `squared_norm` do not depend on who adds them up.
+A step reads and writes each number once, so memory bandwidth is its only cost: written as array
+code, SGD with momentum and weight decay would pass over memory five times. The twins do the same
+arithmetic in the same order as the references, element by element, so they agree to the last bit
+whatever the number of threads. Chunks are of fixed size for the same reason: the partial sums of
+`squared_norm` do not depend on who adds them up.
 
 All buffers are one-dimensional, contiguous and of one dtype; w and the state are updated in place.
 """
@@ -23,8 +24,24 @@ __all__ = ["adam_step", "sgd_step", "squared_norm"]
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
 
 SIZES = (1, 37, CHUNK - 1, 2 * CHUNK + 3)
-SGD = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4}
-ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 1e-2}
+
+
+def _sgd_case(n: int, m: bool = True, **changes: Any) -> Case:
+    params: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 5e-4}
+    params |= {"nesterov": n % 2 > 0, "first": False} | changes
+    return Case((n,), (n,), (n,) if m else None, **params)
+
+
+def _adam_case(n: int, **changes: Any) -> Case:
+    params: dict[str, Any] = {
+        "lr": 1e-3,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 1e-2,
+    }
+    params |= {"step": 3, "decoupled": n % 2 > 0} | changes
+    return Case((n,), (n,), (n,), positive(n), **params)
 
 
 def _flat(*arrays: Any, **_: Any) -> bool:
@@ -37,10 +54,10 @@ def _flat(*arrays: Any, **_: Any) -> bool:
 
 
 @kernel(
-    *(Case((n,), (n,), (n,), **SGD, nesterov=n % 2 > 0, first=False) for n in SIZES),
-    Case((37,), (37,), (37,), **SGD, nesterov=False, first=True),
-    Case((37,), (37,), (37,), **SGD | {"dampening": 0.5}, nesterov=False, first=False),
-    Case((37,), (37,), None, **SGD | {"momentum": 0.0}, nesterov=False, first=False),
+    *map(_sgd_case, SIZES),
+    _sgd_case(37, first=True),
+    _sgd_case(37, dampening=0.5, nesterov=False),
+    _sgd_case(37, momentum=0.0, nesterov=False, m=False),
 )
 def sgd_step(
     w: Any,
@@ -54,14 +71,16 @@ def sgd_step(
     weight_decay: float,
     first: bool,
 ) -> tuple[Any, ...]:
-    """Stochastic gradient descent: w -= lr d, with the momentum buffer m. Returns the buffers written.
+    """Stochastic gradient descent, with the momentum buffer m. Returns the buffers written.
 
         d = g + weight_decay w
         m = momentum m + (1 - dampening) d     (at the first step m = d: m need not be initialised)
         d = d + momentum m if nesterov else m
+        w = w - lr d
 
     w, g, m (n,); m is None without momentum.
-    Source: Sutskever et al., "On the importance of initialization and momentum", ICML 2013, in PyTorch's form.
+    Source: Sutskever et al., "On the importance of initialization and momentum", ICML 2013, in
+    PyTorch's form.
     """
     d = g + weight_decay * w
     if m is not None:
@@ -77,9 +96,9 @@ def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, f
     if m is None:
         _sgd(w, g, number(lr), number(weight_decay))
         return (w,)
-    keep, take = (0.0, 1.0) if first else (momentum, 1 - dampening)
-    scalars = [number(s) for s in (lr, weight_decay, keep, take, momentum)]
-    _sgd_momentum(w, g, m, *scalars, bool(nesterov), bool(first))
+    lr, weight_decay, momentum = number(lr), number(weight_decay), number(momentum)
+    take = number(1 - dampening)
+    _sgd_momentum(w, g, m, lr, weight_decay, momentum, take, bool(nesterov), bool(first))
     return w, m
 
 
@@ -91,18 +110,15 @@ def _sgd(w, g, lr, weight_decay):
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def _sgd_momentum(w, g, m, lr, weight_decay, keep, take, momentum, nesterov, first):
+def _sgd_momentum(w, g, m, lr, weight_decay, momentum, take, nesterov, first):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
             d = g[i] + weight_decay * w[i]
-            m[i] = d if first else keep * m[i] + take * d
+            m[i] = d if first else momentum * m[i] + take * d
             w[i] -= lr * (d + momentum * m[i] if nesterov else m[i])
 
 
-@kernel(
-    *(Case((n,), (n,), (n,), positive(n), **ADAM, step=3, decoupled=n % 2 > 0) for n in SIZES),
-    Case((37,), (37,), (37,), positive(37), **ADAM | {"weight_decay": 0.0}, step=1, decoupled=False),
-)
+@kernel(*map(_adam_case, SIZES), _adam_case(37, step=1, weight_decay=0.0, decoupled=False))
 def adam_step(
     w: Any,
     g: Any,
@@ -117,15 +133,16 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
 ) -> tuple[Any, ...]:
-    """Adam, or AdamW when `decoupled`. `step` counts from 1; m and v start at zero. Returns (w, m, v).
+    """Adam, or AdamW when `decoupled`. `step` counts from 1; m and v start at zero. Returns (w, m,
+    v).
 
         g = g + weight_decay w            or, decoupled,  w = w - lr weight_decay w
         m = m + (1 - beta1) (g - m)       v = beta2 v + (1 - beta2) g²
         w -= lr m / (1 - beta1^step) / (√v / √(1 - beta2^step) + eps)
 
     w, g, m, v (n,).
-    Source: Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight decay
-    regularization", ICLR 2019, algorithm 2.
+    Source: Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight
+    decay regularization", ICLR 2019, algorithm 2.
     """
     if decoupled:
         w *= 1 - lr * weight_decay

@@ -1,0 +1,98 @@
+"""Parameters end to end in one buffer, so that one kernel call updates all of them.
+
+`parameter.array` becomes a view of the buffer, and gradients are gathered into another: each number
+of weight, gradient and state passes through memory once a step. Whoever moves a parameter elsewhere
+later (`model.to(...)`, a second optimiser) is noticed at the next step, and it is taken in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, groupby
+from typing import Any
+
+from ..errors import ShapeError
+from ..kernels.memory import empty, zeros
+from ..tensor import Tensor
+
+__all__ = ["Flat"]
+
+
+class Flat:
+    """The parameters of one group, dtype and device, and their state.
+
+    w, g (n,): weights and room for the gradients; parameter i is offsets[i]:offsets[i + 1].
+    """
+
+    def __init__(self, group: dict[str, Any], params: list[Tensor]) -> None:
+        self.group, self.params = group, params
+        self.offsets = [0, *accumulate(p.size for p in params)]
+        self.dtype, self.device = params[0].dtype, params[0].device
+        self.w = empty((self.offsets[-1],), self.dtype, like=params[0].array)
+        self.g = empty((self.offsets[-1],), self.dtype, like=params[0].array)
+        self.views = [self._view(self.w, i) for i in range(len(params))]
+        self.steps = [0] * len(params)
+        self.state: dict[str, Any] = {}
+        self.adopt()
+
+    def _view(self, flat: Any, i: int) -> Any:
+        return flat[self.offsets[i] : self.offsets[i + 1]].reshape(self.params[i].shape)
+
+    def adopt(self) -> bool:
+        """Take in parameters whose data lies elsewhere; False when one changed dtype or device."""
+        moved = [i for i, p in enumerate(self.params) if p.array is not self.views[i]]
+        if any(
+            (self.params[i].dtype, self.params[i].device) != (self.dtype, self.device)
+            for i in moved
+        ):
+            return False
+        for i in moved:
+            self.views[i][...] = self.params[i].array
+            self.params[i]._adopt(self.views[i])
+        return True
+
+    def buffer(self, name: str) -> Any:
+        """The flat state array `name`, zeros at first."""
+        if name not in self.state:
+            self.state[name] = zeros(self.w.shape, self.dtype, like=self.w)
+        return self.state[name]
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, steps) of neighbours that have gradients and took equally many steps."""
+        having = [-1 if p.grad is None else n for p, n in zip(self.params, self.steps, strict=True)]
+        for steps, run in groupby(range(len(having)), having.__getitem__):
+            if steps >= 0:
+                positions = list(run)
+                yield positions[0], positions[-1] + 1, steps
+
+    def gather(self, start: int, stop: int) -> None:
+        """Copy the gradients of the parameters start … stop - 1 into g."""
+        for i in range(start, stop):
+            p = self.params[i]
+            if p.grad.shape != p.shape:
+                raise ShapeError(
+                    f"step: a gradient has shape {p.grad.shape} but its parameter {p.shape}"
+                )
+            self._view(self.g, i)[...] = p.grad
+
+    def count_step(self, start: int, stop: int) -> None:
+        """Note that the parameters start … stop - 1 have changed."""
+        for i in range(start, stop):
+            self.steps[i] += 1
+            self.params[i].bump_version()
+
+    def state_of(self, i: int) -> dict[str, Any]:
+        """Parameter i's part: nothing before its first step."""
+        if not self.steps[i]:
+            return {}
+        own = {name: self._view(flat, i).copy() for name, flat in self.state.items()}
+        return {"step": self.steps[i], **own}
+
+    def load_state_of(self, i: int, entry: Mapping[str, Any]) -> None:
+        """The reverse of `state_of`."""
+        self.steps[i] = int(entry.get("step", 0))
+        for flat in self.state.values():
+            self._view(flat, i).fill(0)
+        for name, value in entry.items():
+            if name != "step":
+                self._view(self.buffer(name), i)[...] = value
