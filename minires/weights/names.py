@@ -17,7 +17,8 @@ PREFIXES = (
 )  # DataParallel, torch.compile, wrapper classes
 OTHER_NAMES = {"shortcut": "downsample", "linear": "fc"}  # e.g. in the usual CIFAR repositories
 OTHER_NAMES |= {ours: theirs for theirs, ours in OTHER_NAMES.items()}
-BLOCKS: dict[tuple[tuple[int, ...], bool], str] = {  # (blocks a stage, with a third convolution) -> torchvision's name
+# (blocks a stage, whether they have a third convolution) -> torchvision's name
+BLOCKS: dict[tuple[tuple[int, ...], bool], str] = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
     ((3, 4, 6, 3), True): "resnet50",

@@ -250,9 +250,7 @@ class _Machine:
     def _name(self, name: str) -> None:
         if name not in KNOWN:
             shown = show(name)[1:-1]
-            raise DataError(
-                f"{self.path}: asks for {shown}, no part of weights: refused, not run"
-            )
+            raise DataError(f"{self.path}: asks for {shown}, no part of weights: refused, not run")
         self.stack.append(Inert(name))
 
     def _newobj(self, _: Any) -> None:
@@ -260,12 +258,10 @@ class _Machine:
 
     def _reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
+        if function == Inert("torch._tensor._rebuild_from_type_v2"):
+            function, _, arguments, _ = arguments  # the others: the tensor's class, its attributes
         if not isinstance(function, Inert) or not isinstance(arguments, tuple):
             raise TypeError(f"calls a {type(function).__name__}")
-        if (
-            function.name == "torch._tensor._rebuild_from_type_v2"
-        ):  # (function, type, arguments, state)
-            function, _, arguments, _ = arguments
         self._made(function.name, arguments)
 
     def _made(self, name: str, arguments: tuple[Any, ...]) -> None:

@@ -216,8 +216,10 @@ def _view(flat: np.ndarray, ref: TensorRef, where: str) -> np.ndarray:
         )
     if not count:
         try:
-            return np.empty(tuple(sizes), flat.dtype)
+            nothing = np.empty(tuple(sizes), flat.dtype)
         except ValueError:
             raise DataError(f"{where}: shape {show(tuple(sizes))} is too big") from None
+        nothing.flags.writeable = False
+        return nothing
     strides = [step * flat.itemsize for step in steps]
     return np.ndarray(tuple(sizes), flat.dtype, flat, begin * flat.itemsize, strides)
