@@ -23,7 +23,7 @@ __all__ = ["adam_step", "sgd_step", "squared_norm"]
 
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
 
-SIZES = (1, 37, CHUNK - 1, 2 * CHUNK + 3)
+SIZES = (1, 36, CHUNK - 1, 2 * CHUNK + 4)
 
 
 def _sgd_case(n: int, m: bool = True, **changes: Any) -> Case:

@@ -1,4 +1,13 @@
 """Every tolerance of the test suite, each with its reason."""
 
 FLOAT64 = 1e-12  # relative RMS: a few thousand float64 roundings
+ROUNDINGS64 = 5e-15  # relative: a dozen float64 roundings, one number at a time
 FLOAT32 = 1e-5  # relative RMS: the same in float32
+
+# against PyTorch (benchmarks/reference.py)
+TRAJECTORY64 = 1e-9  # relative, ten float64 training steps: roundings grow about tenfold a step
+AFTER_STEP32 = 1e-3  # relative: single ReLU flips change early gradients by 1e-2; two of PyTorch's
+#                      own convolution back ends differ by up to 1e-4 here
+
+# of random draws (tests/nn/test_init.py)
+MOMENT = 0.02  # relative error of a mean or a deviation: over 4 standard errors of 55,296 draws

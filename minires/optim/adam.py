@@ -15,8 +15,7 @@ INFINITY = float("inf")
 
 
 class Adam(Optimizer):
-    """Adam, as in PyTorch: bias correction, `eps` outside the square root, weight decay added to
-    the gradient.
+    """Adam, as in PyTorch: `eps` outside the square root, weight decay added to the gradient.
 
     betas: how much of the running means of the gradient and of its square is kept at each step.
 

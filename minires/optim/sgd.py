@@ -18,9 +18,10 @@ class SGD(Optimizer):
     """Stochastic gradient descent with momentum, Nesterov's momentum and weight decay, as in
     PyTorch.
 
-    params: parameters, or groups (dicts of "params" and options of their own; see
-    `no_decay_groups`). weight_decay: w's share that is added to its gradient. Raises ValueError for
-    options out of range, and for Nesterov's momentum without momentum or with dampening.
+    params: parameters, or groups: dicts of "params" and options (see `no_decay_groups`).
+    weight_decay: w's share that is added to its gradient.
+
+    Raises ValueError for options out of range, and for nesterov without momentum or with dampening.
 
     Source: Sutskever et al., "On the importance of initialization and momentum in deep learning",
     ICML 2013.
