@@ -1,0 +1,22 @@
+"""The pytest fixture `gradcheck`: with minires installed, `def test_layer(gradcheck):
+gradcheck(layer, [x])` just works.
+
+pytest imports this module at every start, in every project of an environment that has minires; so
+it loads nothing until a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+__all__ = ["gradcheck"]
+
+
+@pytest.fixture(scope="session")
+def gradcheck() -> Any:
+    """`minires.gradcheck`, the function that compares gradients with numerical derivatives."""
+    from .checking import gradcheck
+
+    return gradcheck
