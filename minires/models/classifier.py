@@ -26,7 +26,7 @@ class ImageClassifier(nn.Module):
     layer2: nn.Module
     layer3: nn.Module
     layer4: nn.Module
-    fc: nn.Linear
+    fc: nn.Module
 
     def __init__(self, num_classes: int, in_channels: int = 3, smallest: int = 1) -> None:
         if num_classes < 1 or in_channels < 1:
@@ -66,7 +66,8 @@ class ImageClassifier(nn.Module):
 
     def checked(self, x: Any) -> Tensor:
         """The images as a tensor of the model's dtype; raises ShapeError or DTypeError."""
-        name, dtype, c = type(self).__name__, self.fc.weight.dtype, self.in_channels
+        name, c = type(self).__name__, self.in_channels
+        dtype = next(self.parameters()).dtype
         if not isinstance(x, Tensor):
             x = Tensor(x if is_array(x) else np.asarray(x))
             if x.dtype.kind == "f":  # a bare array has no gradient to lose

@@ -172,7 +172,7 @@ class ResNet(ImageClassifier):
     >>> with nn.init.skip():
     ...     model = ResNet(BasicBlock, (1, 1), num_classes=10, stem="cifar", widths=(4, 8))
     >>> sum(p.size for p in model.parameters())
-    1486
+    1454
     """
 
     def __init__(

@@ -130,19 +130,13 @@ class BatchNorm2d(Module):
 
     def track(self, y: Tensor) -> Tensor:
         """Move the running statistics by those that came with the output `y`; return `y`."""
-        if self.training or not self.track_running_stats:
+        if self.training and self.track_running_stats:
+            mean, var = y.aux
             count = y.size // self.num_features
-            if count < 2:
-                raise ShapeError(
-                    f"BatchNorm2d: training needs 2 or more values a channel: x={y.shape}"
-                )
-            if self.training and self.track_running_stats:
-                mean, var = y.aux
-                self.num_batches_tracked += 1
-                m = self.momentum
-                m = 1 / int(self.num_batches_tracked) if m is None else m
-                self.running_mean[...] = (1 - m) * self.running_mean + m * mean
-                self.running_var[...] = (1 - m) * self.running_var + m * count / (count - 1) * var
+            self.num_batches_tracked += 1
+            m = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean[...] = (1 - m) * self.running_mean + m * mean
+            self.running_var[...] = (1 - m) * self.running_var + m * count / (count - 1) * var
         return y
 
     def extra_repr(self) -> str:

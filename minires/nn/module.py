@@ -199,9 +199,10 @@ class Module:
             return self._convert(lambda a: to_device(a, device))
         try:
             dtype = np.dtype(target)
+            known = target is not None and dtype in FLOATS
         except TypeError:
-            dtype = None
-        if dtype not in FLOATS:
+            known = False
+        if not known:
             devices = ", ".join(DEVICES)
             raise DTypeError(
                 f"{type(self).__name__}.to: {target!r} is neither float32 or float64 nor a device "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
-from ..random import next_key
 from ..tensor import Tensor
 from .module import Module
 
@@ -99,11 +98,9 @@ class Dropout(_Stateless):
             raise ValueError(f"Dropout: p is {p} but must be at least 0 and less than 1")
         self.p = p
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Tensor:
         """Any shape in, the same out; draws the next key of `minires.random`."""
-        if not self.training or self.p == 0:
-            return x
-        return F.dropout(x, p=self.p, training=True, key=next_key())
+        return F.dropout(x, p=self.p, training=self.training)
 
 
 class MaxPool2d(_Stateless):
