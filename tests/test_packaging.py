@@ -69,9 +69,9 @@ def test_wheel_holds_everything(
     installed: tuple[Path, dict[str, str]], root: Path, tmp_path: Path
 ) -> None:
     python, env = installed
-    probe = subprocess.run(
-        [python, "-c", PROBE], cwd=tmp_path, env=env, check=True, capture_output=True, text=True
-    )
+    command = [python, "-c", PROBE]
+    probe = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert probe.returncode == 0, probe.stderr
     version, folder, modules, files, others = json.loads(probe.stdout)
     assert version == minires.__version__
     assert Path(folder).is_relative_to(python.parents[1])
