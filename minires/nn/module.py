@@ -199,10 +199,9 @@ class Module:
             return self._convert(lambda a: to_device(a, device))
         try:
             dtype = np.dtype(target)
-            known = target is not None and dtype in FLOATS
         except TypeError:
-            known = False
-        if not known:
+            dtype = np.dtype(object)
+        if target is None or dtype not in FLOATS:
             devices = ", ".join(DEVICES)
             raise DTypeError(
                 f"{type(self).__name__}.to: {target!r} is neither float32 or float64 nor a device "
