@@ -5,9 +5,8 @@
     dx = col2im(g @ w.T)
 
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
-group side by side. The references build all columns at once; the CPU twins go through a few images
-at a time, so that the columns are still in cache when the product reads them, and skip the columns
-where a 1x1 window reads every pixel once.
+group side by side. The references build all columns at once; in the CPU twins each thread goes through
+a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -15,21 +14,22 @@ processing", 2006.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .cases import Case, permuted_view
 from .dispatch import kernel
-from .im2col import Pair, col2im, im2col, output_size
+from .im2col import Pair, col2im, gather, im2col, output_size, scatter
 from .memory import empty, workspace
+from .parallel import for_each
 
 __all__ = ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"]
 
-CHUNK = (
-    4 << 20
-)  # bytes of columns at a time: about what two cores' L2 caches and a share of L3 hold
+# Bytes of columns at a time, so that they are still in cache when the product reads them.
+CHUNK = 2 << 20
+# Partial weight gradients, whatever the number of threads: the same sums in the same order.
+SUMS = 4
 
 
 def _params(
@@ -120,14 +120,14 @@ def _one_group_of_floats(a: np.ndarray, b: np.ndarray, *, groups: int, **_: Any)
     return groups == 1 and a.dtype == b.dtype and a.dtype.kind == "f"
 
 
+def _chunks(images: int, bytes_an_image: int) -> list[slice]:
+    step = max(1, CHUNK // bytes_an_image)
+    return [slice(start, min(start + step, images)) for start in range(0, images, step)]
+
+
 def _is_pointwise(window: Pair, stride: Pair, padding: Pair) -> bool:
     """Whether the columns of x are x itself."""
     return (*window, *stride, *padding) == (1, 1, 1, 1, 0, 0)
-
-
-def _chunks(images: int, bytes_an_image: int) -> Iterator[slice]:
-    step = max(1, CHUNK // bytes_an_image)
-    return (slice(start, min(start + step, images)) for start in range(0, images, step))
 
 
 @conv2d.cpu(serves=_one_group_of_floats)
@@ -136,23 +136,21 @@ def _conv2d_cpu(
 ) -> np.ndarray:
     y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
-    depth = w.size // k
-    matrix = np.ascontiguousarray(w).reshape(depth, k)
-    if _is_pointwise(w.shape[:2], stride, padding):
-        np.matmul(np.ascontiguousarray(x).reshape(-1, depth), matrix, out=y.reshape(-1, k))
-        return y
-    for images in _chunks(n, p * q * depth * x.itemsize):
-        chunk = x[images]
-        with workspace((len(chunk), p, q, *w.shape[:2], x.shape[3]), x.dtype) as columns:
-            im2col(
-                chunk,
-                window=w.shape[:2],
-                stride=stride,
-                padding=padding,
-                dilation=dilation,
-                out=columns,
-            )
-            np.matmul(columns.reshape(-1, depth), matrix, out=y[images].reshape(-1, k))
+    r, s, c, _ = w.shape
+    x, matrix = np.ascontiguousarray(x), np.ascontiguousarray(w).reshape(-1, k)
+    pointwise = _is_pointwise((r, s), stride, padding)
+    chunks = _chunks(n, p * q * len(matrix) * x.itemsize)
+
+    def convolve(i: int) -> None:
+        chunk, out = x[chunks[i]], y[chunks[i]].reshape(-1, k)
+        if pointwise:
+            np.matmul(chunk.reshape(-1, c), matrix, out=out)
+            return
+        with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
+            gather(chunk, columns, *stride, *padding, *dilation)
+            np.matmul(columns.reshape(-1, len(matrix)), matrix, out=out)
+
+    for_each(convolve, len(chunks))
     return y
 
 
@@ -168,19 +166,22 @@ def _conv2d_input_gradient_cpu(
     groups: int,
 ) -> np.ndarray:
     n, p, q, k = g.shape
-    depth = w.size // k
-    g, matrix = np.ascontiguousarray(g), w.reshape(depth, k).T
-    dx = empty((n, *size, w.shape[2]), g.dtype)
-    if _is_pointwise(w.shape[:2], stride, padding):
-        np.matmul(g.reshape(-1, k), matrix, out=dx.reshape(-1, depth))
-        return dx
-    for images in _chunks(n, p * q * depth * g.itemsize):
-        chunk = g[images]
-        with workspace((len(chunk), p, q, *w.shape[:3]), g.dtype) as columns:
-            np.matmul(chunk.reshape(-1, k), matrix, out=columns.reshape(-1, depth))
-            dx[images] = col2im(
-                columns, size=size, stride=stride, padding=padding, dilation=dilation
-            )
+    r, s, c, _ = w.shape
+    g, matrix = np.ascontiguousarray(g), np.ascontiguousarray(w).reshape(-1, k).T
+    dx = empty((n, *size, c), g.dtype)
+    pointwise = _is_pointwise((r, s), stride, padding)
+    chunks = _chunks(n, p * q * r * s * c * g.itemsize)
+
+    def convolve(i: int) -> None:
+        chunk, out = g[chunks[i]].reshape(-1, k), dx[chunks[i]]
+        if pointwise:
+            np.matmul(chunk, matrix, out=out.reshape(-1, c))
+            return
+        with workspace((len(out), p, q, r, s, c), g.dtype) as columns:
+            np.matmul(chunk, matrix, out=columns.reshape(len(chunk), -1))
+            scatter(columns, out, *stride, *padding, *dilation)
+
+    for_each(convolve, len(chunks))
     return dx
 
 
@@ -196,17 +197,22 @@ def _conv2d_weight_gradient_cpu(
     groups: int,
 ) -> np.ndarray:
     n, p, q, k = g.shape
-    depth = window[0] * window[1] * x.shape[3]
-    g = np.ascontiguousarray(g)
-    if _is_pointwise(window, stride, padding):
-        dw = np.ascontiguousarray(x).reshape(-1, depth).T @ g.reshape(-1, k)
-        return dw.reshape(*window, x.shape[3], k)
-    dw = np.zeros((depth, k), x.dtype)
-    for images in _chunks(n, p * q * depth * x.itemsize):
-        chunk = x[images]
-        with workspace((len(chunk), p, q, *window, x.shape[3]), x.dtype) as columns:
-            im2col(
-                chunk, window=window, stride=stride, padding=padding, dilation=dilation, out=columns
-            )
-            dw += columns.reshape(-1, depth).T @ g[images].reshape(-1, k)
-    return dw.reshape(*window, x.shape[3], k)
+    (r, s), c = window, x.shape[3]
+    depth = r * s * c
+    x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
+    pointwise = _is_pointwise(window, stride, padding)
+    chunks = _chunks(n, p * q * depth * x.itemsize)
+    sums = np.zeros((min(SUMS, len(chunks)), depth, k), x.dtype)
+
+    def accumulate(part: int) -> None:
+        for images in chunks[part :: len(sums)]:
+            chunk, rows = x[images], g[images].reshape(-1, k)
+            if pointwise:
+                sums[part] += chunk.reshape(-1, c).T @ rows
+                continue
+            with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
+                gather(chunk, columns, *stride, *padding, *dilation)
+                sums[part] += columns.reshape(-1, depth).T @ rows
+
+    for_each(accumulate, len(sums))
+    return sums.sum(axis=0).reshape(r, s, c, k)

@@ -17,7 +17,7 @@ from .cases import Case, permuted_view
 from .dispatch import array_module, kernel
 from .memory import empty
 
-__all__ = ["Pair", "col2im", "im2col", "output_size", "window_slices"]
+__all__ = ["Pair", "col2im", "gather", "im2col", "output_size", "scatter", "window_slices"]
 
 Pair = tuple[int, int]
 
@@ -100,7 +100,7 @@ def _im2col_cpu(
     p = output_size(h, window[0], stride[0], padding[0], dilation[0])
     q = output_size(w, window[1], stride[1], padding[1], dilation[1])
     columns = empty((n, p, q, *window, c), x.dtype) if out is None else out
-    _gather(np.ascontiguousarray(x), columns, *stride, *padding, *dilation)
+    gather(np.ascontiguousarray(x), columns, *stride, *padding, *dilation)
     return columns
 
 
@@ -109,15 +109,16 @@ def _col2im_cpu(
     columns: np.ndarray, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> np.ndarray:
     x = empty((columns.shape[0], *size, columns.shape[-1]), columns.dtype)
-    _scatter(np.ascontiguousarray(columns), x, *stride, *padding, *dilation)
+    scatter(np.ascontiguousarray(columns), x, *stride, *padding, *dilation)
     return x
 
 
-@numba.njit(cache=True, parallel=True)
-def _gather(x, columns, sh, sw, ph, pw, dh, dw):
+@numba.njit(cache=True, nogil=True)
+def gather(x, columns, sh, sw, ph, pw, dh, dw):
+    """The loops of `im2col`: one thread, no allocation."""
     n, h, w, c = x.shape
     _, p, q, r, s, _ = columns.shape
-    for line in numba.prange(n * p):  # one line of output pixels
+    for line in range(n * p):  # one line of output pixels
         b, i = line // p, line % p
         for j in range(q):
             for u in range(r):
@@ -132,11 +133,12 @@ def _gather(x, columns, sh, sw, ph, pw, dh, dw):
                             columns[b, i, j, u, v, k] = 0
 
 
-@numba.njit(cache=True, parallel=True)
-def _scatter(columns, x, sh, sw, ph, pw, dh, dw):
+@numba.njit(cache=True, nogil=True)
+def scatter(columns, x, sh, sw, ph, pw, dh, dw):
+    """The loops of `col2im`: one thread, no allocation."""
     n, h, w, c = x.shape
     _, p, q, r, s, _ = columns.shape
-    for b in numba.prange(n):  # windows of one image overlap: one thread an image
+    for b in range(n):
         x[b] = 0
         for i in range(p):
             for j in range(q):

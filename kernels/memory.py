@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ class Pool:
         # deque.append and deque.pop are atomic: leases may end in any thread, also inside a
         # collection
         self._idle: defaultdict[int, deque[np.ndarray]] = defaultdict(deque)
+        self._lock = threading.RLock()  # re-entrant: a lease may end inside a locked line
         self.poison = bool(os.environ.get("MINIRES_POISON"))
         self.fresh = 0  # blocks ever taken from the system
         self.in_use = 0  # bytes
@@ -78,7 +80,8 @@ class Pool:
         return array
 
     def _take(self, size: int) -> np.ndarray:
-        self.in_use += size
+        with self._lock:
+            self.in_use += size
         try:
             return self._idle[size].pop()
         except IndexError:
@@ -91,7 +94,8 @@ class Pool:
 
     def give_back(self, block: np.ndarray) -> None:
         """Called by a lease at its end; never by hand."""
-        self.in_use -= block.size
+        with self._lock:
+            self.in_use -= block.size
         self._idle[block.size].append(block)
 
     @property

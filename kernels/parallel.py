@@ -1,0 +1,49 @@
+"""Threads for kernels whose inner step is a BLAS product: each thread runs whole chunks, BLAS
+itself stays on one.
+
+A product that BLAS spreads over threads meets at a barrier every few milliseconds, between two
+parallel loops that meet at barriers of their own. Here a chunk of images is gathered, multiplied
+and stored by one thread without meeting anybody. (Kernels that are plain loops use Numba's `prange`
+instead.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+from .memory import threads
+
+__all__ = ["for_each"]
+
+
+@cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="minires")
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a child process has none of the threads
+
+
+def for_each(work: Callable[[int], None], count: int) -> None:
+    """Call work(0) … work(count - 1) on `threads()` threads, in no particular order.
+
+    `work` must release the GIL most of the time and write to places of its own; it must not start a
+    parallel Numba loop. The first exception is raised here.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        workers = min(threads(), count)
+        if workers <= 1:
+            for i in range(count):
+                work(i)
+        else:
+            list(_workers(workers).map(work, range(count)))
