@@ -145,15 +145,11 @@ def load(model: HasState, path: str | os.PathLike[str], *, strict: bool = True) 
         mismatched=mismatched,
     )
     if strict and not report.complete:
-        raise DataError(_explained(path, file.arrays, report))
+        found = file.metadata.get("model") or guess(file.arrays)
+        looks = f" (they look like {show(found)[1:-1]})" if found else ""
+        raise DataError(f"{path}: weights of another model{looks}: {report}")
     model.load_state_dict(state)
     return report
-
-
-def _explained(path: object, arrays: Mapping[str, np.ndarray], report: Report) -> str:
-    found = guess(arrays)
-    looks = f", they look like {found}" if found else ""
-    return f"{path}: weights of another model{looks}: {report}"
 
 
 def save(

@@ -25,6 +25,7 @@ BLOCKS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 4, 23, 3), True): "resnet101",
     ((3, 8, 36, 3), True): "resnet152",
 }
+WIDER = {(128, 4, 3, 3): "resnext50_32x4d", (128, 128, 3, 3): "wide_resnet50_2"}
 
 
 def without_prefix(names: Collection[str], keep: Collection[str] = ()) -> dict[str, str]:
@@ -71,8 +72,7 @@ def match_names(theirs: Collection[str], ours: Collection[str]) -> dict[str, str
 
 
 def guess(arrays: Mapping[str, Any]) -> str | None:
-    """Which network of the ResNet family the tensors (file layout) belong to, where that is
-    obvious.
+    """Which ResNet the tensors (file layout) belong to, where that is obvious.
 
     >>> guess({}) is None
     True
@@ -91,9 +91,11 @@ def guess(arrays: Mapping[str, Any]) -> str | None:
     name = BLOCKS.get((counts, deep))
     if stem[0] == 16 and len(counts) == 3 and len(set(counts)) == 1 and not deep:
         name = f"resnet{6 * counts[0] + 2}"
-    elif name == "resnet50" and shapes.get("layer1.0.conv2.weight") == (128, 4, 3, 3):
-        name = "resnext50_32x4d"
+    elif name == "resnet50" and shapes.get("layer1.0.conv2.weight") in WIDER:
+        name = WIDER[shapes["layer1.0.conv2.weight"]]
     elif name is not None:
+        bare = not any("downsample." in n or "shortcut." in n for n in shapes)
+        name = name.replace("resnet", "plain") if bare else name
         name += f" with the {'imagenet' if stem[2] == 7 else 'cifar'} stem"
     head = shapes.get("fc.weight") or shapes.get("linear.weight") or ()
     return name and name + (f" for {head[0]} classes" if len(head) == 2 else "")

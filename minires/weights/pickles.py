@@ -9,6 +9,7 @@ by their name, never looked up. Any other name is refused.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -129,9 +130,10 @@ def read_pickle(file: BinaryIO, size: int, path: object) -> tuple[Any, dict[str,
     position: int | None = 0
     try:
         bounded: Any = _Bounded(file, min(size, PICKLE_LIMIT))
-        for op, argument, place in pickletools.genops(bounded):
-            position = place
-            machine.step(op.name, argument)
+        with warnings.catch_warnings(action="ignore"):  # of odd escapes in damaged text
+            for op, argument, place in pickletools.genops(bounded):
+                position = place
+                machine.step(op.name, argument)
         return machine.stack[-1], machine.storages
     except DataError:
         raise
