@@ -147,9 +147,7 @@ def _draw(labels: np.ndarray, seed: int, stream: int, chunk: int) -> np.ndarray:
     """The pictures uint8 (m, 32, 32, 3) of one chunk."""
     m, pixels = len(labels), SIZE * SIZE
     draws = _Draws(uniform(Key(seed, stream, chunk), (m, DRAWS)))
-    y, x = np.divmod(np.arange(pixels, dtype=np.float32), np.float32(SIZE)) - np.float32(
-        SIZE / 2 - 0.5
-    )
+    y, x = np.indices((SIZE, SIZE), np.float32).reshape(2, pixels) - np.float32((SIZE - 1) / 2)
 
     ground, image = _background(draws, x, y)  # (m, 3, 1), (m, 3, pixels)
     for _ in range(3):
