@@ -18,6 +18,7 @@ ARITHMETIC = [
     case("pow", (3, 4), exponent=3),
     case("pow", positive(3, 4), exponent=0.5),
     case("pow", positive(3, 4), exponent=-1.5),
+    case("power", positive(3, 4), (4,)),
 ]
 
 MATMUL = [
@@ -43,18 +44,20 @@ AXES: list[dict[str, Any]] = [
 REDUCTIONS = [
     case(op, (3, 4, 5), **axes) for op in ("sum", "mean", "var", "max", "min") for axes in AXES
 ]
+REDUCTIONS += [case("var", (3, 4, 5), axis=(0, 1), ddof=1)]
 
 SHAPES = [
     case("reshape", (3, 4, 5), shape=(4, 15)),
     case("reshape", (3, 4, 5), shape=(5, -1)),
-    case("flatten", (3, 2, 2, 4)),
+    case("flatten", (3, 2, 2, 4), start_axis=1),
     case("transpose", (3, 4, 5)),
     case("transpose", (3, 4, 5), axes=(1, 2, 0)),
     case("squeeze", (3, 1, 5), axis=1),
-    case("squeeze", (1, 3, 1)),
+    case("squeeze", (1, 3, 1), axis=-1),
     case("expand_dims", (3, 5), axis=1),
     case("broadcast_to", (3, 1), shape=(2, 3, 4)),
     case("pad", (2, 3, 3, 2), widths=((0, 0), (1, 2), (0, 1), (0, 0))),
+    case("pad", (2, 3), widths=((1, 0), (0, 2)), value=1.5),
     case("getitem", (5, 6), index=(slice(1, 4), slice(None, None, 2))),
     case("getitem", (5, 6), index=(slice(None), -1)),
     case("getitem", (4, 5, 6), index=(Ellipsis, 2)),
@@ -72,6 +75,7 @@ ELEMENTWISE = (
     [case(op, (4, 6)) for op in ("exp", "abs", "relu", "gelu", "silu", "sigmoid", "tanh")]
     + [case(op, (2, 5, 5, 16)) for op in ("relu", "gelu", "silu", "sigmoid", "tanh")]
     + [case(op, positive(4, 6)) for op in ("log", "sqrt")]
+    + [case("leaky_relu", (4, 6), slope=0.2), case("gelu", (4, 6), approximate="tanh")]
     + [case("clip", (4, 6), low=-0.5, high=1.0), case("dropout", (4, 6), p=0.4, training=False)]
 )
 
@@ -87,7 +91,7 @@ for target in (labels(6, 5), probabilities(6, 5)):
         {"weight": Input((5,), "positive")},
         {"weight": Input((5,), "positive"), "label_smoothing": 0.1},
     )]  # fmt: skip
-LOSSES += [case("cross_entropy", (64, 100), labels(64, 100))]
+LOSSES += [case("cross_entropy", (64, 100), labels(64, 100)), case("mse_loss", (4, 5), (4, 5))]
 
 CONV = [
     case("conv2d", (2, 5, 5, 3), (3, 3, 3, 4), None),

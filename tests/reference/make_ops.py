@@ -58,15 +58,16 @@ def pooled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]
 
 
 def reduced(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def run(x, *, axis=None, keepdims=False):
+    def run(x, *, axis=None, keepdims=False, ddof=0):
         every = tuple(range(x.ndim)) if axis is None else axis
-        return function(x, dim=every, keepdim=keepdims)
+        more = {"correction": ddof} if function is torch.var else {}
+        return function(x, dim=every, keepdim=keepdims, **more)
 
     return run
 
 
-def pad(x, *, widths):
-    return TF.pad(x, [side for pair in reversed(widths) for side in pair])
+def pad(x, *, widths, value=0):
+    return TF.pad(x, [side for pair in reversed(widths) for side in pair], value=value)
 
 
 def getitem(x, *, index):
@@ -81,19 +82,20 @@ OPS: dict[str, Callable[..., torch.Tensor]] = {
     "mul": torch.mul,
     "div": torch.div,
     "pow": lambda x, exponent: x**exponent,
+    "power": torch.pow,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "matmul": torch.matmul,
     "linear": lambda x, w, b: TF.linear(x, w.T, b),
     "sum": reduced(torch.sum),
     "mean": reduced(torch.mean),
-    "var": reduced(lambda x, **where: torch.var(x, correction=0, **where)),
+    "var": reduced(torch.var),
     "max": reduced(torch.amax),
     "min": reduced(torch.amin),
     "reshape": lambda x, shape: x.reshape(shape),
-    "flatten": lambda x: x.flatten(1),
+    "flatten": lambda x, start_axis: x.flatten(start_axis),
     "transpose": lambda x, axes=None: x.permute(axes or tuple(range(x.ndim))[::-1]),
-    "squeeze": lambda x, axis=None: x.squeeze() if axis is None else x.squeeze(axis),
+    "squeeze": lambda x, axis: x.squeeze(axis),
     "expand_dims": lambda x, axis: x.unsqueeze(axis),
     "broadcast_to": lambda x, shape: x.broadcast_to(shape),
     "pad": pad,
@@ -110,11 +112,13 @@ OPS: dict[str, Callable[..., torch.Tensor]] = {
     "silu": TF.silu,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "leaky_relu": lambda x, slope: TF.leaky_relu(x, slope),
     "clip": lambda x, low, high: torch.clip(x, low, high),
     "dropout": lambda x, p, training: TF.dropout(x, p, training),
     "softmax": lambda x, axis: torch.softmax(x, axis),
     "log_softmax": lambda x, axis: torch.log_softmax(x, axis),
     "cross_entropy": TF.cross_entropy,
+    "mse_loss": TF.mse_loss,
     "conv2d": conv2d,
     "batch_norm": batch_norm,
     "conv_norm": conv_norm,

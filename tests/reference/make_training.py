@@ -75,7 +75,7 @@ def main() -> None:
     kept |= {"losses": np.array(losses), "before32": np.array(before), "after32": np.array(after)}
     kept["batch"] = pure.sketch(batch(0)[0])
     made_by = f"PyTorch {torch.__version__}, CPU, batches of {BATCH}"
-    save("training", kept, made_by, buckets=8, kept=8)
+    save("training", kept, made_by, buckets=8, kept=16)
     for row in zip(losses, before, after):
         print("{:.15f} {:.9f} {:.9f}".format(*row))
 

@@ -33,6 +33,13 @@ class OptionA(nn.Module):
         return TF.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra // 2, self.extra // 2))
 
 
+class Nothing(nn.Module):
+    """No shortcut: the plain counterparts."""
+
+    def forward(self, x):
+        return 0
+
+
 class Basic(nn.Module):
     expansion = 1
 
@@ -67,6 +74,8 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(c: int, k: int, stride: int, option: str) -> nn.Module:
+    if option == "plain":
+        return Nothing()
     if c == k and stride == 1:
         return nn.Identity()
     if option == "A":
@@ -121,31 +130,44 @@ class Cifar(nn.Module):
 
 
 class PreActivation(nn.Module):
-    """BN, ReLU, convolution, twice; a changing shortcut starts after the first ReLU."""
+    """BN, ReLU, convolution, twice or (deep) thrice. The first block of all and those that
+    change the shape branch after their first ReLU."""
 
-    def __init__(self, c: int, k: int, stride: int) -> None:
+    def __init__(self, c: int, k: int, stride: int, first: bool, deep: bool) -> None:
         super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(c), conv(c, k, 3, stride)
-        self.bn2, self.conv2 = nn.BatchNorm2d(k), conv(k, k)
-        self.downsample = None if c == k and stride == 1 else conv(c, k, 1, stride)
+        if deep:
+            plan = [(c, k // 4, 1, 1), (k // 4, k // 4, 3, stride), (k // 4, k, 1, 1)]
+        else:
+            plan = [(c, k, 3, stride), (k, k, 3, 1)]
+        self.length = len(plan)
+        for i, (inside, outside, size, step) in enumerate(plan):
+            self.add_module(f"bn{i + 1}", nn.BatchNorm2d(inside))
+            self.add_module(f"conv{i + 1}", conv(inside, outside, size, step))
+        changes = c != k or stride > 1
+        self.branches_late = changes or first
+        self.downsample = nn.Sequential(conv(c, k, 1, stride)) if changes else nn.Identity()
 
     def forward(self, x):
-        a = torch.relu(self.bn1(x))
-        y = self.conv2(torch.relu(self.bn2(self.conv1(a))))
-        return y + (x if self.downsample is None else self.downsample(a))
+        y = torch.relu(self.bn1(x))
+        residual = self.downsample(y if self.branches_late else x)
+        y = self.conv1(y)
+        for i in range(2, self.length + 1):
+            y = getattr(self, f"conv{i}")(torch.relu(getattr(self, f"bn{i}")(y)))
+        return y + residual
 
 
 class PreActResNet(nn.Module):
-    """preact_resnet18 and wide_resnet: a bare stem, pre-activation blocks, a final BN and ReLU."""
+    """preact_resnet and wide_resnet: a bare stem, pre-activation blocks, a final BN and ReLU."""
 
-    def __init__(self, stem: int, widths, depths, classes: int) -> None:
+    def __init__(self, stem: int, widths, depths, classes: int, deep: bool = False) -> None:
         super().__init__()
         self.conv1 = conv(3, stem)
         c = stem
         for i, (k, depth) in enumerate(zip(widths, depths)):
             blocks = []
             for j in range(depth):
-                blocks.append(PreActivation(c, k, 2 if i and not j else 1))
+                stride = 2 if i and not j else 1
+                blocks.append(PreActivation(c, k, stride, i + j == 0, deep))
                 c = k
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
         self.bn = nn.BatchNorm2d(c)
@@ -184,7 +206,7 @@ class ArticleNet(nn.Module):
 
 def to_memory(tensor: torch.Tensor) -> np.ndarray:
     """An array in this project's layout: (k, c, r, s) -> (r, s, c, k), (out, in) -> (in, out)"""
-    a = tensor.detach().cpu().numpy()
+    a = tensor.detach().numpy().copy()  # the tensor may change later
     return a.transpose(2, 3, 1, 0) if a.ndim == 4 else a.T
 
 
