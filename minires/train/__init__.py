@@ -1,0 +1,43 @@
+"""Training, measuring and using a network: what the `minires` command does, from Python.
+
+from minires.train import TrainConfig, Trainer, evaluate_source, load_trained, predict, train
+
+summary = train(dataset="shapes", epochs=3)               # or Trainer(TrainConfig(...), out).run()
+evaluate_source(summary["out"])["accuracy"]
+predict(load_trained(summary["out"]), ["cat.png"])
+"""
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import RECIPES, ConfigError, TrainConfig
+from .evaluate import Loaded, evaluate, evaluate_source, load_trained
+from .info import describe_model, describe_system
+from .metrics import Tally
+from .predict import predict, read_image
+from .setup import Sets, load_sets, split_sets
+from .trainer import Position, Trainer, train
+from .watch import Interrupted, Watch
+
+__all__ = [
+    "RECIPES",
+    "ConfigError",
+    "Interrupted",
+    "Loaded",
+    "Position",
+    "Sets",
+    "Tally",
+    "TrainConfig",
+    "Trainer",
+    "Watch",
+    "describe_model",
+    "describe_system",
+    "evaluate",
+    "evaluate_source",
+    "load_checkpoint",
+    "load_sets",
+    "load_trained",
+    "predict",
+    "read_image",
+    "save_checkpoint",
+    "split_sets",
+    "train",
+]

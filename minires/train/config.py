@@ -1,0 +1,187 @@
+"""What a training run is made of: every option once, with its help, its choices and its defaults
+for each data set.
+
+`minires train --help` is printed from these fields, and `config.json` holds them. A field left at
+`None` takes its data set's value from `RECIPES`, so a bare `minires train` and `minires train
+--dataset cifar10` are both sensible.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import models
+
+__all__ = ["RECIPES", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
+
+DATASETS = ("shapes", "cifar10", "cifar100")
+NORMALIZE = ("dataset", "imagenet", "half", "none")
+SCHEDULES = ("onecycle", "cosine", "step", "constant")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+STEMS = ("cifar", "imagenet")
+DEVICES = ("auto", "cpu", "cuda")
+
+# One column an option, one row a data set. "lr" is for SGD at this batch size.
+_COLUMNS = ("model", "epochs", "batch_size", "lr", "weight_decay", "schedule", "warmup", "flip")
+RECIPES: dict[str, dict[str, Any]] = {
+    name: dict(zip(_COLUMNS, row, strict=True))
+    for name, row in {
+        #          model       epochs batch lr    decay  schedule   warmup flip
+        "shapes": ("resnet20", 3, 64, 0.2, 5e-4, "onecycle", 0.3, True),
+        "cifar10": ("resnet20", 30, 128, 0.2, 5e-4, "onecycle", 0.3, True),
+        "cifar100": ("resnet20", 30, 128, 0.2, 5e-4, "onecycle", 0.3, True),
+    }.items()
+}
+ADAM_LR = 1e-3  # Adam's own usual rate: SGD's would be a hundred times too large
+
+
+class ConfigError(ValueError):
+    """An option whose value cannot be meant; the message names the value and what was expected."""
+
+
+def unknown(what: str, value: object, choices: Iterable[str]) -> ConfigError:
+    """The error for a value that is none of `choices`, with the closest of them.
+
+    >>> print(unknown("--schedule", "cosin", ["cosine", "step"]))
+    --schedule: unknown value 'cosin', did you mean 'cosine'? Choices: cosine, step
+    """
+    choices = list(choices)
+    close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+    hint = f", did you mean {close[0]!r}?" if close else "."
+    return ConfigError(f"{what}: unknown value {value!r}{hint} Choices: {', '.join(choices)}")
+
+
+def _option(default: Any, text: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, **more})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run. Frozen: `resolved()` and `dataclasses.replace` make new ones.
+
+    Raises ConfigError from `resolved()` when a value is unknown or out of range.
+
+    >>> config = TrainConfig(dataset="cifar10", epochs=5).resolved()
+    >>> config.model, config.epochs, config.batch_size
+    ('resnet20', 5, 128)
+    """
+
+    dataset: str = _option("shapes", "images to learn; shapes is built in", choices=DATASETS)
+    data: str | None = _option(
+        None, "folder of the data set, or its parent ($MINIRES_DATA)", of="DIR"
+    )
+    download: bool = _option(False, "fetch the data set into --data when it is missing")
+    normalize: str = _option("dataset", "mean and deviation to normalise with", choices=NORMALIZE)
+    model: str | None = _option(None, "network; minires info --models lists them", of="NAME")
+    stem: str | None = _option(None, "first layers (the network's own by default)", choices=STEMS)
+    epochs: int | None = _option(None, "times through the training images", least=1)
+    batch_size: int | None = _option(None, "images a step", least=1)
+    optimizer: str = _option("sgd", "update rule", choices=OPTIMIZERS)
+    lr: float | None = _option(None, "highest learning rate", above=0)
+    momentum: float = _option(0.9, "momentum of sgd (Nesterov's) and first beta of adam", below=1)
+    weight_decay: float | None = _option(
+        None, "weight decay; never on BatchNorms and biases", least=0
+    )
+    schedule: str | None = _option(None, "course of the learning rate", choices=SCHEDULES)
+    warmup: float | None = _option(None, "share of the steps that the rate rises", least=0, below=1)
+    clip_norm: float | None = _option(None, "scale gradients down to this norm", above=0)
+    label_smoothing: float = _option(
+        0.0, "share of the target given to all classes", least=0, below=1
+    )
+    augment: bool = _option(True, "shift by up to 4 pixels and flip the training images")
+    flip: bool | None = _option(None, "mirror images when augmenting")
+    cutout: int = _option(0, "side of a square cut out of each training image, pixels", least=0)
+    val_fraction: float = _option(
+        0.1, "share of the training images kept to choose by", least=0, below=1
+    )
+    early_stopping: int | None = _option(None, "stop after N epochs without a better one", least=1)
+    limit: int | None = _option(None, "use only N images of each split", least=2)
+    seed: int = _option(0, "seed of everything random", least=0)
+    device: str = _option(
+        "auto", "where to compute; auto takes a GPU if there is one", choices=DEVICES
+    )
+    threads: int | None = _option(None, "CPU threads (all by default)", least=1)
+
+    def resolved(self) -> TrainConfig:
+        """The same with every `None` that has a default filled in, and every value checked."""
+        self.check()
+        recipe = dict(RECIPES[self.dataset])
+        if self.optimizer != "sgd":
+            recipe["lr"] = ADAM_LR
+        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def check(self) -> None:
+        """Raise ConfigError for the first value of a wrong kind, unknown or out of range."""
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        known = self.model is None or self.model in models.names()
+        if not known and not str(self.model).startswith("wide_resnet"):  # those have numbers to it
+            raise unknown("--model", self.model, models.names())
+        if self.early_stopping is not None and self.val_fraction == 0:
+            raise ConfigError("--early-stopping: needs a validation split, but --val-fraction is 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str = "config") -> TrainConfig:
+        """The inverse of `to_dict`. Raises ConfigError naming `source` for an unknown field."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown(f"{source}: option", name, names)
+        config = cls(**values)
+        config.check()
+        return config
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainConfig:
+        """Read the `config.json` of a run folder (or any JSON object of fields)."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not a text file: {error}") from None
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}: not a JSON file: {error}") from None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected a JSON object, got {type(values).__name__}")
+        return cls.from_dict(values.get("config", values), source=str(path))
+
+
+def flag(name: str) -> str:
+    """The command-line name of a field: `batch_size` -> `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def kind(field: dataclasses.Field[Any]) -> type:
+    """The Python type of a field's values, beside None."""
+    return {"int": int, "float": float, "bool": bool}.get(str(field.type).split(" ")[0], str)
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    name, rules = flag(field.name), field.metadata
+    if value is None and "None" in str(field.type):
+        return
+    expected = kind(field)
+    fits = isinstance(value, (int, float) if expected is float else expected)
+    if not fits or (isinstance(value, bool) and expected is not bool):
+        raise ConfigError(f"{name}: expected {expected.__name__}, got {value!r}")
+    if "choices" in rules and value not in rules["choices"]:
+        raise unknown(name, value, rules["choices"])
+    if expected is float and not math.isfinite(float(value or 0)):
+        raise ConfigError(f"{name}: must be finite, got {value}")
+    if "least" in rules and value < rules["least"]:
+        raise ConfigError(f"{name}: must be at least {rules['least']}, got {value}")
+    if "above" in rules and value <= rules["above"]:
+        raise ConfigError(f"{name}: must be above {rules['above']}, got {value}")
+    if "below" in rules and value >= rules["below"]:
+        raise ConfigError(f"{name}: must be below {rules['below']}, got {value}")

@@ -1,0 +1,172 @@
+"""Measuring a network on labelled images, and getting one back from a run or a weight file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from .. import weights
+from ..autograd import no_grad
+from ..backend import to_device
+from ..data import Dataset
+from ..errors import DataError, NonFiniteError
+from .config import NORMALIZE, ConfigError, TrainConfig, unknown
+from .folder import Card, RunFolder
+from .metrics import Tally
+from .setup import build_model, choose_device, eval_loader, load_split, pixel_stats
+from .step import count_correct
+
+__all__ = ["Loaded", "check_classes", "evaluate", "evaluate_source", "load_trained"]
+
+WHICH = ("last", "best")
+
+
+def evaluate(
+    model: Any,
+    batches: Iterable[tuple[Any, Any]],
+    device: str = "cpu",
+    after_batch: Callable[[int], None] = lambda count: None,
+) -> Tally:
+    """Mean cross-entropy and accuracy of `model` over `batches` of (images (b, h, w, c), labels
+    (b,)).
+
+    The model is left in evaluation mode. `after_batch` gets each batch's size. Raises
+    NonFiniteError when the loss is NaN or infinite.
+    """
+    model.eval()
+    tally = Tally()
+    for x, target in batches:
+        x, target = to_device(x, device), to_device(target, device)
+        with no_grad(), np.errstate(all="ignore"):  # what overflows shows in the loss
+            logits = model(x)
+            loss = float(F.cross_entropy(logits, target).item())
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"evaluation: the loss is {loss} at image {tally.total} or soon after"
+            )
+        tally.add(loss, count_correct(logits, target), len(target))
+        after_batch(len(target))
+    return tally
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in evaluation mode, what is known about it, and where it computes."""
+
+    model: Any
+    card: Card
+    device: str
+
+
+def load_trained(
+    source: str | Path,
+    *,
+    model: str | None = None,
+    stem: str | None = None,
+    dataset: str | None = None,
+    normalize: str | None = None,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+    which: str = "last",
+    device: str = "auto",
+) -> Loaded:
+    """The network of a run folder (its last or best weights), or of a weight file, ours or
+    PyTorch's.
+
+    What is given here wins over what the file says; a file that does not say needs `model`, and
+    `normalize` or `dataset`. Raises DataError for a file that is missing, damaged or of another
+    model, ConfigError for what cannot be known.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = _weights_of(path, which)
+    file = weights.load_file(path)
+    given = {"model": model, "stem": stem, "dataset": dataset, "classes": classes, "size": size}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "arguments" in file.metadata:
+        card = dataclasses.replace(Card.from_metadata(file.metadata, path), **given)
+    else:
+        card = _foreign_card(file, path, given, bool(normalize))
+    if normalize is not None or not card.mean:
+        mean, std = pixel_stats(normalize or "dataset", card.dataset)
+        card = dataclasses.replace(card, mean=mean.tolist(), std=std.tolist())
+    device = choose_device(device)
+    network = build_model(card.model, len(card.classes), card.stem)
+    weights.load(network, path)
+    return Loaded(network.to(device).eval(), card, device)
+
+
+def evaluate_source(
+    source: str | Path,
+    *,
+    dataset: str | None = None,
+    data: str | None = None,
+    download: bool = False,
+    split: str = "test",
+    limit: int | None = None,
+    after_batch: Callable[[int], None] = lambda count: None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Accuracy, number of right answers, number of images and mean loss of a run or weight file on
+    a data set.
+
+    `options` are those of `load_trained`. The data set is the one that the network was trained on,
+    unless given.
+    """
+    loaded = load_trained(source, dataset=dataset, **options)
+    if not loaded.card.dataset:
+        raise ConfigError(f"{source}: does not say which data it is for; give --dataset NAME")
+    if data is None and RunFolder(source).config.is_file():
+        data = TrainConfig.load(RunFolder(source).config).data
+    images = load_split(loaded.card.dataset, data, split, limit, download)
+    check_classes(loaded.card, images)
+    card = loaded.card
+    batches = eval_loader(images, card.mean, card.std)
+    tally = evaluate(loaded.model, batches, loaded.device, after_batch)
+    return {
+        "accuracy": tally.accuracy,
+        "correct": tally.correct,
+        "total": tally.total,
+        "loss": tally.loss,
+    }
+
+
+def check_classes(card: Card, images: Dataset) -> None:
+    """Raise DataError when the network and the data set differ in the number of classes."""
+    if len(card.classes) != len(images.classes):
+        here = f"{card.model} with {len(card.classes)} classes"
+        raise DataError(
+            f"{images.name} has {len(images.classes)} classes, the weights are of {here}"
+        )
+
+
+def _weights_of(path: Path, which: str) -> Path:
+    if which not in WHICH:
+        raise unknown("--which", which, WHICH)
+    file = RunFolder(path).best if which == "best" else RunFolder(path).last
+    if not file.exists():
+        raise DataError(f"{path}: not a run folder with weights: it has no {file.name}")
+    return file
+
+
+def _foreign_card(file: Any, path: Path, given: dict[str, Any], normalized: bool) -> Card:
+    """What the caller says about a file that says nothing about itself."""
+    if "model" not in given:
+        raise ConfigError(f"{path}: does not say which network it is of; give --model NAME")
+    if "dataset" not in given and not normalized:
+        choices = ", ".join(NORMALIZE)
+        raise ConfigError(
+            f"{path}: does not say how to normalise images; give --normalize: {choices}"
+        )
+    outputs = [array.shape[0] for array in file.arrays.values() if array.ndim == 2]
+    classes = [str(k) for k in range(outputs[-1] if outputs else 10)]
+    size = 224 if len(classes) == 1000 else 32
+    known = {"stem": None, "classes": classes, "mean": (), "std": (), "size": size}
+    return Card(**{**known, **given})

@@ -1,0 +1,144 @@
+"""What is measured: running sums of loss and correct answers, and the two files that keep them, a
+line an epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "METRICS",
+    "Tally",
+    "append_line",
+    "epoch_record",
+    "read_lines",
+    "replace_text",
+    "to_json",
+    "write_lines",
+]
+
+# The columns of metrics.jsonl. Accuracies are fractions 0-1; null where not measured.
+METRICS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "learning_rate",
+)
+
+
+@dataclass
+class Tally:
+    """Sums over images, so that batches of different sizes count right.
+
+    >>> tally = Tally()
+    >>> tally.add(loss=2.0, correct=1, count=2)
+    >>> tally.add(loss=5.0, correct=0, count=1)
+    >>> tally.loss, tally.accuracy
+    (3.0, 0.3333333333333333)
+    """
+
+    loss_sum: float = 0.0
+    correct: int = 0
+    total: int = 0
+
+    def add(self, loss: float, correct: int, count: int) -> None:
+        """Count one batch: its mean loss, how many were right, how many there were."""
+        self.loss_sum += loss * count
+        self.correct += correct
+        self.total += count
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss an image; NaN before the first."""
+        return self.loss_sum / self.total if self.total else math.nan
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss an image; None before the first."""
+        return self.mean_loss if self.total else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of right answers, 0-1; None before the first."""
+        return self.correct / self.total if self.total else None
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Plain numbers, from which `Tally(**d)` goes on exactly."""
+        return asdict(self)
+
+
+def epoch_record(
+    epoch: int,
+    step: int,
+    learning_rate: float,
+    train: Tally,
+    val: Tally | None = None,
+    test: Tally | None = None,
+) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    record: dict[str, Any] = dict.fromkeys(METRICS)
+    record.update(epoch=epoch, step=step, learning_rate=learning_rate)
+    for name, tally in (("train", train), ("val", val), ("test", test)):
+        if tally is not None:
+            record[f"{name}_loss"], record[f"{name}_accuracy"] = tally.loss, tally.accuracy
+    return record
+
+
+def to_json(record: Mapping[str, Any]) -> str:
+    """One line of valid JSON: NaN and infinities, which JSON does not know, become null.
+
+    >>> to_json({"loss": float("nan"), "epoch": 1})
+    '{"loss": null, "epoch": 1}'
+    """
+    return json.dumps({key: _finite(value) for key, value in record.items()}, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line to a .jsonl file."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(to_json(record) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a .jsonl file in one move: a reader sees the old lines or the new ones."""
+    replace_text(path, "".join(to_json(record) + "\n" for record in records))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file to the side, sync it and rename it into place."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a .jsonl file; a last line cut short (the machine went down) is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

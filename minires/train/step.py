@@ -1,0 +1,119 @@
+"""One training step, and the guard that keeps NaN and infinity out of the weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import functional as F
+from .. import random
+from ..autograd import detect_anomaly
+from ..errors import NonFiniteError
+from ..optim import clip_grad_norm_
+
+__all__ = ["StepResult", "TrainStep", "count_correct"]
+
+
+class StepResult(NamedTuple):
+    """What one step measured: the batch's mean loss, right answers, learning rate and gradient
+    norm.
+    """
+
+    loss: float
+    correct: int
+    rate: float
+    norm: float
+
+
+class TrainStep:
+    """Forward, backward, check, update. With the network, the optimiser and the schedule it is all
+    that training changes.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        schedule: Any,
+        *,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.model, self.optimizer, self.schedule = model, optimizer, schedule
+        self.label_smoothing = label_smoothing
+        self.clip_norm = math.inf if clip_norm is None else clip_norm
+
+    def __call__(self, x: Any, target: Any) -> StepResult:
+        """Learn from images x (b, h, w, c) and labels target (b,).
+
+        Raises NonFiniteError naming the operation when the loss or a gradient is NaN or infinite;
+        nothing has changed then: not the weights, not the running statistics, not the random state.
+        """
+        kept = self._keep()
+        with np.errstate(all="ignore"):  # what overflows shows in the loss or the norm
+            loss, logits = self._forward_backward(x, target)
+            value = float(loss.item())
+            norm = clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            op = self._find_op(x, target, kept)
+            found = f"loss {value:.4g}, gradient norm {norm:.4g}"
+            raise NonFiniteError(f"{op} gave NaN or Inf ({found})", op)
+        rate = float(self.optimizer.param_groups[0]["lr"])
+        self.optimizer.step()
+        self.schedule.step()
+        return StepResult(value, count_correct(logits, target), rate, norm)
+
+    def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
+        self.optimizer.zero_grad()
+        logits = self.model(x)
+        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        loss.backward()
+        return loss, logits
+
+    def _keep(self) -> tuple[list[Any], dict[str, int]]:
+        """What a forward pass changes: running statistics, and the random state."""
+        return [array.copy() for _, array in self.model.named_buffers()], random.get_state()
+
+    def _put_back(self, kept: tuple[list[Any], dict[str, int]]) -> None:
+        buffers, state = kept
+        for (_, array), before in zip(self.model.named_buffers(), buffers, strict=True):
+            array[...] = before
+        random.set_state(state)
+
+    def _find_op(self, x: Any, target: Any, kept: tuple[list[Any], dict[str, int]]) -> str:
+        """Do the step again, checking every operation; the first NaN or Inf is the one to blame."""
+        self._put_back(kept)
+        try:
+            with detect_anomaly(), np.errstate(all="ignore"):
+                self._forward_backward(x, target)
+        except NonFiniteError as error:
+            return error.op or "an operation"
+        finally:
+            self._put_back(kept)
+            self.optimizer.zero_grad()
+        return "an operation (not the same twice)"
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes: weights, statistics, momenta, schedule, random state."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": random.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what `state_dict` returned, bit for bit. Raises ValueError for another
+        network's.
+        """
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        random.set_state(state["random"])
+
+
+def count_correct(logits: Any, target: Any) -> int:
+    """How many rows of logits (n, c) have their largest value at target (n,)."""
+    return int((logits.array.argmax(axis=1) == target).sum())

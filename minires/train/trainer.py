@@ -1,0 +1,309 @@
+"""The training loop: batches, updates, measurements, and a folder from which a run goes on bit for
+bit.
+
+Read `Trainer.run`, then what it calls. The state of a run is that of its `TrainStep` and a
+`Position`; a checkpoint stores exactly these, so a resumed run cannot tell that it was ever
+stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..backend import to_device
+from ..errors import DataError, NonFiniteError
+from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from .config import ConfigError, TrainConfig, flag
+from .evaluate import evaluate
+from .folder import RunFolder
+from .metrics import Tally, append_line, epoch_record, write_lines
+from .plots import draw_curves
+from .setup import (
+    Sets,
+    choose_device,
+    load_sets,
+    make_model,
+    make_optimizer,
+    make_schedule,
+    set_threads,
+)
+from .step import TrainStep
+from .watch import Interrupted, StopFlag, Watch, catch_signals, describe
+
+__all__ = ["Position", "Trainer", "train"]
+
+SAVE_EVERY = 300.0  # seconds between checkpoints inside a long epoch
+DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
+MOVABLE = ("data", "download", "device", "threads")  # what may change when a run is resumed
+
+
+@dataclass
+class Position:
+    """How far a run has come. `epoch` counts finished epochs, `batch` those done of the next."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rate: float = 0.0  # of the newest step
+    tally: Tally = field(default_factory=Tally)  # of this epoch's training batches
+    seconds: float = 0.0  # spent on them
+    best: list[float] | None = None  # the score of the best epoch: larger is better
+    best_epoch: int = 0
+    finished: bool = False
+    records: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Position:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "tally": Tally(**values["tally"])})
+
+
+class Trainer:
+    """One training run, and the folder that it fills.
+
+    `out` is the run folder (else runs/<model>-<time>); `sets` replaces the data that `config`
+    names. Raises ConfigError, DataError or OSError before anything is computed when the run cannot
+    work.
+
+    >>> trainer = Trainer(TrainConfig(dataset="shapes"), "runs/mine")  # doctest: +SKIP
+    >>> trainer.run()["test_accuracy"]  # doctest: +SKIP
+    0.99
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: str | Path | None = None,
+        *,
+        sets: Sets | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        config = config.resolved()
+        folder = RunFolder.new(out, str(config.model))
+        try:
+            self._prepare(config, folder, sets, watch)
+        except BaseException:
+            folder.discard()
+            raise
+        folder.write_config(config, self.device)
+
+    @classmethod
+    def resume(
+        cls,
+        out: str | Path,
+        *,
+        sets: Sets | None = None,
+        watch: Watch | None = None,
+        **changes: Any,
+    ) -> Trainer:
+        """Go on with the run in `out`. Only data, download, device and threads may differ from its
+        config.json.
+
+        Raises ConfigError for another change, DataError when there is nothing whole to go on from.
+        """
+        folder = RunFolder.existing(out)
+        config = TrainConfig.load(folder.config)
+        for name, value in changes.items():
+            if name not in MOVABLE and value != getattr(config, name):
+                fixed = f"{flag(name)} is {getattr(config, name)!r} in {folder.config}"
+                raise ConfigError(f"--resume: {fixed} and cannot become {value!r}")
+        config = dataclasses.replace(config, **changes).resolved()
+        trainer = cls.__new__(cls)
+        trainer._prepare(config, folder, sets, watch)
+        trainer._restore()
+        return trainer
+
+    def _prepare(
+        self, config: TrainConfig, folder: RunFolder, sets: Sets | None, watch: Watch | None
+    ) -> None:
+        self.config, self.folder, self.watch = config, folder, watch or Watch()
+        self.device = choose_device(config.device)
+        set_threads(config.threads)
+        self.sets = sets or load_sets(config)
+        self.card = self.sets.card(config)
+        self.loader = self.sets.train_loader(config)
+        self.epochs = int(config.epochs or 0)
+        self.model = make_model(config, len(self.card.classes), self.device)
+        optimizer = make_optimizer(config, self.model)
+        self.step = TrainStep(
+            self.model,
+            optimizer,
+            make_schedule(config, optimizer, self.epochs * len(self.loader)),
+            label_smoothing=config.label_smoothing,
+            clip_norm=config.clip_norm,
+        )
+        self.position = Position()
+
+    # The loop
+
+    def run(self, stop_after_epoch: int | None = None) -> dict[str, Any]:
+        """Train to the end, or to the end of an epoch, and return the summary.
+
+        SIGINT and SIGTERM save and raise Interrupted. Raises NonFiniteError for a NaN or infinite
+        loss or gradient, DataError when the folder can no longer be written; the weights of
+        the last good step stay in the folder.
+        """
+        self._saved, self._drawn = time.monotonic(), 0.0
+        until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
+        try:
+            with catch_signals() as stop:
+                while not self.position.finished and self.position.epoch < until:
+                    self._train_epoch(stop)
+                    self._finish_epoch(stop)
+                self._draw(force=True)
+        except (OSError, DataError) as error:  # a full disk, lost permission
+            kept = f"its newest checkpoint is whole: minires train --resume {self.folder.path}"
+            raise DataError(f"cannot save the run: {error}; {kept}") from error
+        return self.summary()
+
+    def _train_epoch(self, stop: StopFlag) -> None:
+        at = self.position
+        self.model.train()
+        self.loader.set_epoch(at.epoch, start_batch=at.batch)
+        title, clock = f"epoch {at.epoch + 1}/{self.epochs}", time.perf_counter()
+        with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
+            for x, target in self.loader:
+                self._learn(to_device(x, self.device), to_device(target, self.device))
+                now = time.perf_counter()
+                at.seconds, clock = at.seconds + now - clock, now
+                bar.set_postfix(loss=f"{at.tally.loss:.3f}", refresh=False)
+                bar.update(len(target))
+                self._heed(stop)
+                if time.monotonic() - self._saved > SAVE_EVERY:
+                    self._checkpoint()
+
+    def _learn(self, x: Any, target: Any) -> None:
+        at = self.position
+        try:
+            result = self.step(x, target)
+        except NonFiniteError as error:
+            self._save_weights(self.folder.last)
+            kept = f"the weights after step {at.step} are in {self.folder.last}"
+            remedy = "a smaller --lr, or --clip-norm 1, may help"
+            text = f"step {at.step + 1}: {error}; {kept}; {remedy}"
+            raise NonFiniteError(text, error.op, at.step + 1) from None
+        at.batch, at.step, at.rate = at.batch + 1, at.step + 1, result.rate
+        at.tally.add(result.loss, result.correct, len(target))
+
+    def _finish_epoch(self, stop: StopFlag) -> None:
+        at, epoch = self.position, self.position.epoch + 1
+        val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
+        scored = at.tally if val is None else val
+        score = [-scored.mean_loss] if val is None else [scored.correct, -scored.mean_loss]
+        better = at.best is None or score > at.best
+        best_epoch = epoch if better else at.best_epoch
+        last = epoch == self.epochs or self._out_of_patience(epoch - best_epoch)
+        test = self._measure("test", self.sets.test, stop) if last else None
+        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test)
+        rate = round(at.tally.total / at.seconds, 2)
+        timing = {"epoch": epoch, "img_per_s": rate, "seconds": round(at.seconds, 3)}
+
+        at.epoch, at.batch, at.tally, at.seconds, at.finished = epoch, 0, Tally(), 0.0, last
+        at.best, at.best_epoch = (score if better else at.best), best_epoch
+        at.records.append(record)
+        at.timings.append(timing)
+        if better:
+            self._save_weights(self.folder.best)
+        self._save_weights(self.folder.last)
+        self._checkpoint()
+        append_line(self.folder.metrics, record)
+        append_line(self.folder.timing, timing)
+        self.watch.say(describe(record, self.epochs, rate))
+        self._draw()
+
+    def _out_of_patience(self, epochs: int) -> bool:
+        patience = self.config.early_stopping
+        return patience is not None and epochs >= patience
+
+    def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
+        with self.watch.bar(name, len(dataset)) as bar:
+
+            def after_batch(count: int) -> None:
+                bar.update(count)
+                self._heed(stop)
+
+            return evaluate(self.model, self.sets.eval_loader(dataset), self.device, after_batch)
+
+    def _heed(self, stop: StopFlag) -> None:
+        """Save and raise Interrupted when a signal has come."""
+        if stop.signal is None:
+            return
+        self._save_weights(self.folder.last)
+        self._checkpoint()
+        self._draw(force=True)
+        at, name = self.position, signal.Signals(stop.signal).name
+        raise Interrupted(
+            f"{name} in epoch {at.epoch + 1}, after step {at.step}: saved; go on with "
+            f"minires train --resume {self.folder.path}"
+        )
+
+    # What is kept
+
+    def _save_weights(self, path: Path) -> None:
+        at = self.position
+        self.folder.save_weights(path, self.model, self.card, epoch=at.epoch, step=at.step)
+
+    def _checkpoint(self) -> None:
+        state = {
+            "position": dataclasses.asdict(self.position),
+            "images": len(self.sets.train),
+            "step": self.step.state_dict(),
+        }
+        save_checkpoint(self.folder.path, state)
+        self._saved = time.monotonic()
+
+    def _restore(self) -> None:
+        """Go back to the checkpoint and its lines an epoch; to the start if there is none."""
+        if not has_checkpoint(self.folder.path):
+            self.watch.say(f"{self.folder.path}: no checkpoint yet, starting from the first epoch")
+            return
+        state = load_checkpoint(self.folder.path, self.watch.say)
+        if state["images"] != len(self.sets.train):
+            count = f"{len(self.sets.train)} training images, the run had {state['images']}"
+            raise DataError(f"--resume {self.folder.path}: {count}: not the same data")
+        self.step.load_state_dict(state["step"])
+        self.position = Position.from_dict(state["position"])
+        write_lines(self.folder.metrics, self.position.records)
+        write_lines(self.folder.timing, self.position.timings)
+
+    def _draw(self, force: bool = False) -> None:
+        if not force and time.monotonic() - self._drawn < DRAW_EVERY:
+            return
+        try:
+            draw_curves(self.folder.curves, self.position.records, title=self.folder.path.name)
+        except ImportError as error:
+            self.watch.say(f"no curves.png: {error}")
+        self._drawn = time.monotonic()
+
+    def summary(self) -> dict[str, Any]:
+        """The last record of metrics.jsonl with what concerns the whole run; plain values."""
+        at = self.position
+        seconds = sum(t["seconds"] for t in at.timings)
+        images = sum(t["seconds"] * t["img_per_s"] for t in at.timings)
+        return {
+            "out": str(self.folder.path),
+            "model": self.config.model,
+            "dataset": self.config.dataset,
+            "finished": at.finished,
+            **(at.records[-1] if at.records else {}),
+            "best_epoch": at.best_epoch or None,
+            "img_per_s": round(images / seconds, 2) if seconds else None,
+            "seconds": round(seconds, 1),
+        }
+
+
+def train(
+    config: TrainConfig | None = None, out: str | Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """Train from start to end and return the summary: `train(model="resnet20", epochs=3)`.
+
+    `options` are fields of `TrainConfig`, and win over those of `config`.
+    """
+    return Trainer(dataclasses.replace(config or TrainConfig(), **options), out).run()

@@ -1,0 +1,119 @@
+"""What a person sees of a run and how they stop it: progress bar, lines an epoch, Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+__all__ = ["Interrupted", "StopFlag", "Watch", "catch_signals", "describe"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped by a signal, after it was saved; the message says how to go on."""
+
+
+class StopFlag:
+    """Set by the first signal; the trainer looks at it between two steps."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def catch_signals() -> Iterator[StopFlag]:
+    """Turn the first SIGINT or SIGTERM into a flag; a second one raises KeyboardInterrupt at once.
+
+    Outside the main thread, where Python forbids handlers, the flag is never set.
+    """
+    flag = StopFlag()
+
+    def handle(number: int, frame: Any) -> None:
+        if flag:
+            raise KeyboardInterrupt
+        flag.signal = number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+class Watch:
+    """Where a trainer reports: lines to `out`, a bar to stderr.
+
+    `quiet` leaves out the bar and the lines an epoch. Where stderr is no terminal the bar is drawn
+    every ten seconds.
+    """
+
+    def __init__(self, out: TextIO | None = None, quiet: bool = False) -> None:
+        self.out, self.quiet = out, quiet
+        self._bar: Any = None
+
+    def say(self, text: str) -> None:
+        """Print one line, above the bar when there is one."""
+        if self.quiet:
+            return
+        stream = self.out or sys.stdout
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, file=stream, flush=True)
+
+    @contextmanager
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Any]:
+        """A bar over `total` images: share done, time left, images a second. Call `.update(count)`
+        on it.
+        """
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            desc=title,
+            total=total,
+            initial=done,
+            disable=self.quiet,
+            unit="img",
+            leave=False,
+            file=sys.stderr,
+            dynamic_ncols=terminal,
+            mininterval=0.2 if terminal else 10.0,
+        )
+        try:
+            yield self._bar
+        finally:
+            self._bar.close()
+            self._bar = None
+
+
+def describe(record: dict[str, Any], epochs: int, img_per_s: float) -> str:
+    """The line an epoch.
+
+    >>> record = {
+    ...     "epoch": 3,
+    ...     "train_loss": 0.51,
+    ...     "train_accuracy": 0.81,
+    ...     "val_loss": 0.6,
+    ...     "val_accuracy": 0.78,
+    ... }
+    >>> record |= {"test_loss": None, "test_accuracy": None, "learning_rate": 0.1}
+    >>> describe(record, 10, 251.4)
+    'epoch 3/10  train 0.510 81.0 %  val 0.600 78.0 %  lr 0.1  251 img/s'
+    """
+    parts = [f"epoch {record['epoch']}/{epochs}"]
+    for split in ("train", "val", "test"):
+        loss, accuracy = record[f"{split}_loss"], record[f"{split}_accuracy"]
+        if loss is not None:
+            parts.append(f"{split} {loss:.3f} {100 * accuracy:.1f} %")
+    parts += [f"lr {record['learning_rate']:.3g}", f"{img_per_s:.0f} img/s"]
+    return "  ".join(parts)

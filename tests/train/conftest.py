@@ -1,0 +1,74 @@
+"""A toy problem that trains in milliseconds: eight colours, and a network of one convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires import models, nn
+from minires.data import Dataset
+from minires.train import Sets, TrainConfig, Trainer, Watch, split_sets
+
+__all__: list[str] = []
+
+CLASSES = [f"{r}{g}{b}" for r in "01" for g in "01" for b in "01"]
+
+
+class Toy(nn.Module):
+    """Convolution, BatchNorm (a buffer that training changes), dropout (random numbers), linear."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout(0.2)
+        self.pool = nn.GlobalAvgPool2d()
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.fc(self.pool(self.drop(nn.conv_norm(self.conv1, self.bn1, x, relu=True))))
+
+
+def toy_images(count: int, seed: int = 0) -> Dataset:
+    """Noisy 8x8 images of one of eight colours each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 8, count)
+    colours = np.array([[int(c) for c in name] for name in CLASSES]) * 160 + 48
+    images = colours[labels][:, None, None, :] + rng.normal(0, 40, (count, 8, 8, 3))
+    return Dataset(images.clip(0, 255).astype(np.uint8), labels, CLASSES, "toy")
+
+
+@pytest.fixture
+def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever network is asked for, it is the toy."""
+    monkeypatch.setattr(models, "build", lambda name, classes, stem=None: Toy(classes))
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return TrainConfig(epochs=3, batch_size=16, lr=0.1, val_fraction=0.2, augment=False)
+
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def trainer(toy_model: None, tmp_path: Path, config: TrainConfig) -> MakeTrainer:
+    """Make a trainer of the toy problem: trainer(out="a", lr=1.0)."""
+
+    def make(out: str = "run", watch: Watch | None = None, **options: Any) -> Trainer:
+        changed = TrainConfig(**{**config.to_dict(), **options})
+        return Trainer(changed, tmp_path / out, sets=toy_sets(changed), watch=watch or quiet())
+
+    return make
+
+
+def toy_sets(config: TrainConfig) -> Sets:
+    return split_sets(config, toy_images(100), toy_images(40, seed=1))
+
+
+def quiet() -> Watch:
+    return Watch(quiet=True)

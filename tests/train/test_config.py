@@ -1,0 +1,89 @@
+"""Options: defaults by data set, and errors that name the value and what was expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minires.data import NORMALISATIONS, dataset_names
+from minires.train import RECIPES, ConfigError, TrainConfig
+from minires.train import config as settings
+
+__all__: list[str] = []
+
+
+@pytest.mark.parametrize("dataset", settings.DATASETS)
+def test_every_data_set_has_defaults(dataset: str):
+    config = TrainConfig(dataset=dataset).resolved()
+    assert {name: getattr(config, name) for name in RECIPES[dataset]} == RECIPES[dataset]
+
+
+def test_what_is_given_wins():
+    config = TrainConfig(epochs=7, flip=False, weight_decay=0.0).resolved()
+    assert (config.epochs, config.flip, config.weight_decay) == (7, False, 0.0)
+
+
+def test_adam_gets_its_own_rate():
+    assert TrainConfig(optimizer="adam").resolved().lr == settings.ADAM_LR
+    assert TrainConfig(optimizer="adam", lr=0.5).resolved().lr == 0.5
+
+
+def test_choices_are_those_of_the_packages():
+    assert list(settings.DATASETS) == dataset_names()
+    assert settings.NORMALIZE == NORMALISATIONS
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "cifar"}, r"--dataset: unknown value 'cifar', did you mean 'cifar10'\?"),
+        ({"model": "resnet-20"}, r"--model: unknown value 'resnet-20', did you mean 'resnet20'\?"),
+        ({"schedule": "cosin"}, r"--schedule: .* did you mean 'cosine'\? Choices: onecycle, "),
+        ({"optimizer": "xyz"}, r"--optimizer: unknown value 'xyz'\. Choices: sgd, adam, adamw"),
+        ({"normalize": "imagnet"}, r"--normalize: .*'imagenet'"),
+        ({"stem": "Cifar"}, r"--stem: .*'cifar'"),
+        ({"device": "gpu"}, r"--device: unknown value 'gpu'"),
+        ({"epochs": 0}, r"--epochs: must be at least 1, got 0"),
+        ({"batch_size": -4}, r"--batch-size: must be at least 1, got -4"),
+        ({"lr": 0.0}, r"--lr: must be above 0, got 0"),
+        ({"lr": float("nan")}, r"--lr: must be finite, got nan"),
+        ({"lr": "fast"}, r"--lr: expected float, got 'fast'"),
+        ({"epochs": True}, r"--epochs: expected int, got True"),
+        ({"augment": "yes"}, r"--augment: expected bool, got 'yes'"),
+        ({"seed": None}, r"--seed: expected int, got None"),
+        ({"val_fraction": 1.0}, r"--val-fraction: must be below 1, got 1"),
+        ({"label_smoothing": -0.1}, r"--label-smoothing: must be at least 0"),
+        ({"early_stopping": 3, "val_fraction": 0.0}, r"--early-stopping: needs a validation"),
+    ],
+)
+def test_bad_values(options: dict, message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
+        TrainConfig(**options).resolved()
+    assert "\n" not in str(caught.value)
+
+
+def test_round_trip_through_json(tmp_path: Path):
+    config = TrainConfig(dataset="cifar10", lr=0.3).resolved()
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": config.to_dict(), "versions": {}}))
+    assert TrainConfig.load(path) == config
+    path.write_text(json.dumps(config.to_dict()))
+    assert TrainConfig.load(path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("[1]", "expected a JSON object, got list"),
+        ('{"leraning": 1}', "option: unknown value 'leraning'"),
+        ('{"epochs": "three"}', "--epochs: expected int"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.load(path)

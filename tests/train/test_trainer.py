@@ -1,0 +1,333 @@
+"""Whole runs of the toy problem: what they leave, and that a resumed one ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires.errors import DataError, NonFiniteError
+from minires.train import (
+    ConfigError,
+    Interrupted,
+    Sets,
+    TrainConfig,
+    Trainer,
+    Watch,
+    split_sets,
+    train,
+)
+from minires.train import trainer as trainer_module
+from minires.train.checkpoint import NEWEST
+from minires.train.metrics import METRICS, read_lines
+from minires.train.setup import check_images
+from minires.weights import load_file
+
+from .conftest import CLASSES, MakeTrainer, quiet, toy_images
+
+__all__: list[str] = []
+
+
+class Signals(Watch):
+    """Sends this process a signal after so many batches, of training and of evaluation."""
+
+    def __init__(self, after: int, number: int = signal.SIGINT) -> None:
+        super().__init__(quiet=True)
+        self.left, self.number = after, number
+
+    @contextmanager
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Any]:
+        with super().bar(title, total, done) as bar:
+            advance = bar.update
+
+            def update(count: int) -> None:
+                advance(count)
+                self.left -= 1
+                if self.left == 0:
+                    signal.raise_signal(self.number)
+
+            bar.update = update
+            yield bar
+
+
+def results(folder: Path) -> tuple[Any, ...]:
+    """What must not depend on how often a run was stopped."""
+    last, best = load_file(folder / "last.safetensors"), load_file(folder / "best.safetensors")
+    return read_lines(folder / "metrics.jsonl"), last, best
+
+
+def assert_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> None:
+    assert a[0] == b[0]
+    for left, right in zip(a[1:], b[1:], strict=True):
+        np.testing.assert_equal(left.arrays, right.arrays)
+        assert left.metadata == right.metadata
+
+
+# What a run leaves
+
+
+def test_a_run_learns_and_leaves_its_files(trainer: MakeTrainer, tmp_path: Path):
+    summary = trainer().run()
+    folder = tmp_path / "run"
+    lines, timings = read_lines(folder / "metrics.jsonl"), read_lines(folder / "timing.jsonl")
+    assert [tuple(line) for line in lines] == [METRICS] * 3
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert [line["step"] for line in lines] == [5, 10, 15]  # 80 images in batches of 16
+    assert all(0 <= line["val_accuracy"] <= 1 for line in lines)
+    assert [line["test_accuracy"] is None for line in lines] == [True, True, False]
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert [tuple(t) for t in timings] == [("epoch", "img_per_s", "seconds")] * 3
+    assert all(t["img_per_s"] > 0 for t in timings)
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert summary["finished"]
+    assert summary["test_accuracy"] == lines[-1]["test_accuracy"] > 0.3
+    record = json.loads((folder / "config.json").read_text())
+    assert record["config"]["lr"] == 0.1
+    assert {"minires", "numpy", "numba", "python"} <= record["versions"].keys()
+
+
+def test_weight_files_say_what_they_are(trainer: MakeTrainer, tmp_path: Path):
+    trainer().run()
+    file = load_file(tmp_path / "run" / "best.safetensors")
+    assert file.arrays["conv1.weight"].shape == (8, 3, 3, 3)  # (k, c, r, s), as PyTorch has it
+    metadata = file.metadata
+    assert metadata["model"] == "resnet20"
+    assert json.loads(metadata["arguments"]) == {"num_classes": 8}
+    assert json.loads(metadata["classes"]) == CLASSES
+    assert len(json.loads(metadata["mean"])) == len(json.loads(metadata["std"])) == 3
+    assert metadata["input_size"] == "8"
+
+
+def test_best_is_chosen_by_validation(trainer: MakeTrainer, tmp_path: Path):
+    summary = trainer(epochs=5, lr=0.3).run()
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    best = max(lines, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
+    assert summary["best_epoch"] == best["epoch"]
+    assert load_file(tmp_path / "run" / "best.safetensors").metadata["epoch"] == str(best["epoch"])
+    assert load_file(tmp_path / "run" / "last.safetensors").metadata["epoch"] == "5"
+
+
+def test_without_a_validation_split_training_loss_chooses(trainer: MakeTrainer, tmp_path: Path):
+    summary = trainer(val_fraction=0.0).run()
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert all(line["val_accuracy"] is None for line in lines)
+    assert summary["best_epoch"] == min(lines, key=lambda line: line["train_loss"])["epoch"]
+    assert lines[0]["step"] == 7  # 100 images: all of them
+
+
+def test_early_stopping_still_tests(trainer: MakeTrainer, tmp_path: Path):
+    summary = trainer(epochs=30, lr=1e-12, early_stopping=2).run()  # nothing gets better
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert summary["finished"]
+    assert lines[-1]["epoch"] == summary["best_epoch"] + 2 < 30
+    assert lines[-1]["test_accuracy"] is not None
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant"])
+def test_schedules(trainer: MakeTrainer, tmp_path: Path, schedule: str):
+    trainer(epochs=8, schedule=schedule, warmup=0.25, val_fraction=0.0).run()
+    rates = [line["learning_rate"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    assert max(rates) <= 0.1
+    assert max(rates) > 0.09
+    assert rates[0] < 0.09  # warming up
+    last = {"onecycle": 1e-4, "cosine": 1e-2, "step": 0.0011, "constant": 0.1}[schedule]
+    assert rates[-1] <= last
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_optimizers(trainer: MakeTrainer, optimizer: str):
+    assert trainer(optimizer=optimizer, lr=None, momentum=0.5).run()["finished"]
+
+
+def test_a_last_batch_of_one_image_is_left_out(trainer: MakeTrainer):
+    made = trainer(batch_size=79)  # 80 training images; BatchNorm cannot normalise one number
+    assert len(made.loader) == 1
+    made.run()
+
+
+# Going on
+
+
+@pytest.mark.parametrize("stops", [[1], [2, 1], [4, 6, 3], [5], [6]])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    trainer: MakeTrainer, tmp_path: Path, stops: list[int]
+):
+    """Stops within epochs, at their ends and within evaluations: an epoch has 5 + 1 batches."""
+    trainer(out="whole", augment=True).run()
+    made = trainer(out="parts", augment=True, watch=Signals(stops[0]))
+    for after in [*stops[1:], 0]:
+        with pytest.raises(Interrupted, match=r"SIGINT.*minires train --resume .*parts"):
+            made.run()
+        made = Trainer.resume(tmp_path / "parts", sets=made.sets, watch=Signals(after))
+    made.run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
+
+
+def test_stopping_after_an_epoch_does_not_change_the_run(trainer: MakeTrainer, tmp_path: Path):
+    trainer(out="whole").run()
+    made = trainer(out="parts")
+    summary = made.run(stop_after_epoch=1)
+    assert not summary["finished"]
+    assert summary["test_accuracy"] is None
+    Trainer.resume(tmp_path / "parts", sets=made.sets, watch=quiet()).run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(
+    trainer: MakeTrainer, tmp_path: Path, capsys
+):
+    trainer(out="whole").run()
+    made = trainer(out="parts")
+    made.run(stop_after_epoch=2)
+    newest = tmp_path / "parts" / NEWEST
+    newest.write_bytes(newest.read_bytes()[:-9])
+    resumed = Trainer.resume(tmp_path / "parts", sets=made.sets)
+    assert "going on from the checkpoint before" in capsys.readouterr().out
+    assert resumed.position.epoch == 1
+    resumed.run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
+
+
+def test_killed_before_the_first_checkpoint(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer(out="whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    made.run()
+    Trainer.resume(tmp_path / "parts", sets=made.sets, watch=quiet()).run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
+
+
+def test_a_finished_run_stays_as_it_is(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer()
+    summary = made.run()
+    before = results(tmp_path / "run")
+    again = Trainer.resume(tmp_path / "run", sets=made.sets, watch=quiet()).run()
+    assert again == summary
+    assert_same(results(tmp_path / "run"), before)
+
+
+def test_sigterm_saves_too(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer(watch=Signals(3, signal.SIGTERM))
+    with pytest.raises(Interrupted, match=r"SIGTERM in epoch 1, after step 3"):
+        made.run()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # handlers are as they were
+    assert Trainer.resume(tmp_path / "run", sets=made.sets).position.batch == 3
+
+
+def test_long_epochs_are_saved_inside(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "SAVE_EVERY", 0.0)
+    saved = []
+    made = trainer(epochs=1)
+    save = made._checkpoint
+    monkeypatch.setattr(made, "_checkpoint", lambda: (saved.append(made.position.batch), save()))
+    made.run()
+    assert saved == [1, 2, 3, 4, 5, 0]
+
+
+def test_the_seed_decides(trainer: MakeTrainer, tmp_path: Path):
+    for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer(out=out, seed=seed).run()
+    assert_same(results(tmp_path / "a"), results(tmp_path / "b"))
+    assert results(tmp_path / "a")[0] != results(tmp_path / "c")[0]
+
+
+# What cannot be
+
+
+def test_a_run_that_cannot_go_on(trainer: MakeTrainer, tmp_path: Path, config: TrainConfig):
+    made = trainer()
+    with pytest.raises(DataError, match=r"not a run folder: it has no config.json"):
+        Trainer.resume(tmp_path)
+    with pytest.raises(ConfigError, match=r"--resume: --lr is 0.1 in .*config.json.* 0.5"):
+        Trainer.resume(tmp_path / "run", lr=0.5)
+    made.run(stop_after_epoch=1)
+    other = Sets(toy_images(33), None, toy_images(9), made.sets.mean, made.sets.std)
+    with pytest.raises(DataError, match=r"33 training images, the run had 80: not the same data"):
+        Trainer.resume(tmp_path / "run", sets=other)
+
+
+def test_a_folder_with_files_is_not_overwritten(trainer: MakeTrainer, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("…")
+    with pytest.raises(ConfigError, match=r"--out: the folder .*run is not empty: .*--resume"):
+        trainer()
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_written(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write to the run folder .*file/run"):
+        trainer(out="file/run")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if os.geteuid() == 0:  # root may write anywhere, so pretend
+        monkeypatch.setattr("tempfile.TemporaryFile", _refuse)
+    with pytest.raises(PermissionError, match=r"cannot write to the run folder .*locked"):
+        trainer(out="locked")
+
+
+def _refuse(**_: Any) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_failed_start_leaves_no_folder(toy_model: None, tmp_path: Path):
+    with pytest.raises(DataError):
+        Trainer(TrainConfig(dataset="cifar10", data=str(tmp_path / "no")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
+    trainer(out="whole").run()
+    made = trainer(out="parts")
+    made.run(stop_after_epoch=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", _full)
+        with pytest.raises(DataError, match=r"cannot save the run: .*No space left.*--resume"):
+            made.run()
+    Trainer.resume(tmp_path / "parts", sets=made.sets, watch=quiet()).run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
+
+
+def _full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_nan_stops_with_step_and_op(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer(lr=1e30, schedule="constant", warmup=0.0)
+    with pytest.raises(NonFiniteError, match=r"step \d+: .+ gave NaN or Inf") as caught:
+        made.run()
+    assert caught.value.step == made.position.step + 1
+    assert caught.value.op
+    arrays = load_file(tmp_path / "run" / "last.safetensors").arrays
+    assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_bad_images_are_refused(config: TrainConfig):
+    class Floats:
+        name, classes = "floats", ["a", "b"]
+        images = np.zeros((5, 4, 4, 3), np.float32)
+
+    Floats.images[3, 1, 1, 1] = np.nan
+    with pytest.raises(DataError, match=r"floats: image 3 contains NaN or infinity"):
+        check_images(Floats)
+    with pytest.raises(DataError, match=r"toy: no images"):
+        split_sets(config, toy_images(0), toy_images(4))
+
+
+def test_too_few_images_for_a_split(config: TrainConfig):
+    with pytest.raises(ConfigError, match=r"--val-fraction: 0.2 of 2 images is none"):
+        split_sets(config, toy_images(2), toy_images(2))
+
+
+def test_train_in_one_call(toy_model: None, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    summary = train(limit=20, epochs=1, batch_size=8)
+    assert Path(summary["out"]).parent == Path("runs")
+    assert Path(summary["out"]).name.startswith("resnet20-")
+    assert summary["finished"]
