@@ -19,7 +19,7 @@ from .safetensors import read_safetensors, save_safetensors
 
 __all__ = ["HasState", "Report", "WeightFile", "load", "load_file", "save"]
 
-LEGACY_START = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")  # behind two bytes: the protocol
+LEGACY_START = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")  # behind the protocol
 COUNTER = "num_batches_tracked"  # files from before PyTorch 0.4.1 lack it; nothing computes with it
 NAMED = 3  # of each kind, in a report
 
@@ -93,7 +93,7 @@ def load_file(path: str | os.PathLike[str]) -> WeightFile:
         raise DataError(f"{path}: the file is empty")
     if start.startswith(b"PK\x03\x04"):
         return WeightFile(read_zip(path), {}, "zip")
-    if start[:1] == b"\x80" and start[2:14] == LEGACY_START:
+    if start[:1] == b"\x80" and LEGACY_START in start:
         return WeightFile(read_legacy(path), {}, "legacy")
     if start[8:9] == b"{":
         arrays, metadata = read_safetensors(path)

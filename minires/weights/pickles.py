@@ -10,88 +10,25 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from ..errors import DataError
 from .files import show
+from .vocabulary import KNOWN, STORAGES, TENSORS, Inert, Storage, TensorRef
 
-__all__ = ["Inert", "Storage", "TensorRef", "read_pickle"]
+__all__ = ["read_pickle"]
 
 PICKLE_LIMIT = 64_000_000  # bytes of one pickle; the numbers are not in it
 STEP_LIMIT = 2_000_000  # ResNet-152 with Adam's state takes about 150,000
-STORAGES = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-}
-# Harmless neighbours of weights in checkpoints, kept as a name without content
-INERT = {
-    "_codecs.encode",
-    "argparse.Namespace",
-    "collections.Counter",
-    "collections.defaultdict",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "torch.device",
-    "torch.Tensor",
-    "torch.nn.parameter.Parameter",
-    *(f"{b}.{t}" for b in ("builtins", "__builtin__") for t in ("dict", "int", "list", "set")),
-    *(f"torch.{kind}{bits}" for kind in ("int", "uint", "float") for bits in (8, 16, 32, 64)),
-    *("torch.bfloat16", "torch.bool", "torch.half", "torch.float", "torch.double", "torch.long"),
-}
-TENSORS = {  # function name -> how many of its arguments describe the tensor
-    "torch._utils._rebuild_tensor": 4,
-    "torch._utils._rebuild_tensor_v2": 4,
-    "torch._utils._rebuild_parameter": 1,
-    "torch._utils._rebuild_parameter_with_state": 1,
-}
-KNOWN = INERT | set(TENSORS) | {"collections.OrderedDict", "torch.Size"}
-KNOWN |= {f"torch.{name}" for name in STORAGES} | {"torch._tensor._rebuild_from_type_v2"}
 SCALARS = (str, int, float, bool, bytes, type(None))
 TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE")
-BYTES = ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+BYTES = ("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
 NUMERALS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 PUSHED = {*TEXTS, *BYTES, *NUMERALS}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict}
+EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": lambda: Inert("builtins.set")}
 MARKED = {"TUPLE": tuple, "LIST": list}  # made of what lies above the mark
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-@dataclass(frozen=True)
-class Inert:
-    """A global, or what calling it would have made: only the name is kept."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A run of `count` numbers of type `code` in the file; a tensor may use those from `start`."""
-
-    code: str
-    key: str
-    count: int
-    start: int = 0
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A tensor not yet read; nothing in it is checked but the storage's type."""
-
-    storage: Storage
-    offset: Any = field(repr=False)
-    shape: Any = field(repr=False)
-    stride: Any = field(repr=False)
 
 
 class _Bounded:
@@ -124,7 +61,7 @@ def read_pickle(file: BinaryIO, size: int, path: object) -> tuple[Any, dict[str,
     >>> import io
     >>> read_pickle(io.BytesIO(b"cos\\nsystem\\n."), 13, "evil.pt")
     Traceback (most recent call last):
-    minires.errors.DataError: evil.pt: asks for os.system, no part of weights: refused, not run
+    minires.errors.DataError: evil.pt: asks for os.system, no part of weights: refused, ...
     """
     machine = _Machine(path)
     position: int | None = 0
@@ -209,6 +146,9 @@ class _Machine:
     def _appends(self, _: Any) -> None:
         self._extend(self._popped())
 
+    def _additems(self, _: Any) -> None:
+        self._extend(self._popped())
+
     def _extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, list):
@@ -252,7 +192,10 @@ class _Machine:
     def _name(self, name: str) -> None:
         if name not in KNOWN:
             shown = show(name)[1:-1]
-            raise DataError(f"{self.path}: asks for {shown}, no part of weights: refused, not run")
+            raise DataError(
+                f"{self.path}: asks for {shown}, no part of weights: refused, not run;"
+                " save the state_dict alone"
+            )
         self.stack.append(Inert(name))
 
     def _newobj(self, _: Any) -> None:

@@ -25,22 +25,16 @@ import numpy as np
 
 from ..errors import DataError
 from .files import NUMBERS, decode, open_file, read_exactly, show
-from .pickles import PICKLE_LIMIT, Storage, TensorRef, read_pickle
+from .pickles import PICKLE_LIMIT, read_pickle
+from .vocabulary import Storage, TensorRef
 
 __all__ = ["LEGACY_MAGIC", "read_legacy", "read_zip"]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 RANK_LIMIT = 32
-_ZIP_FAULTS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    KeyError,
-    zlib.error,
-)
-_ZIP_FAULTS += (struct.error, ValueError, OverflowError)
+ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError, OverflowError)
+ZIP_FAULTS += (struct.error, zlib.error)
 
 
 def read_zip(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -57,7 +51,7 @@ def read_zip(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 return _from_archive(archive, size, path)
         except DataError:
             raise
-        except _ZIP_FAULTS as error:
+        except ZIP_FAULTS as error:
             raise DataError(f"{path}: damaged zip archive: {show(str(error), 120)}") from None
 
 
@@ -68,11 +62,14 @@ def _from_archive(archive: zipfile.ZipFile, size: int, path: object) -> dict[str
         raise DataError(
             f"{path}: a zip archive with {len(pickles)} data.pkl, expected 1: not PyTorch's"
         )
-    for info in archive.infolist():
+    folder = pickles[0].removesuffix("data.pkl")
+    used = (pickles[0], f"{folder}data/", f"{folder}byteorder")
+    needed = [info for info in archive.infolist() if info.filename.startswith(used)]
+    for info in needed:
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             name = show(info.filename)
             raise DataError(f"{path}: entry {name} is compressed, which PyTorch's never are")
-    claimed = sum(info.file_size for info in archive.infolist())
+    claimed = sum(info.file_size for info in needed)
     if claimed > size:  # entries that overlap
         raise DataError(f"{path}: entries of {claimed} bytes in a file of {size}: a zip bomb?")
 
@@ -84,7 +81,6 @@ def _from_archive(archive: zipfile.ZipFile, size: int, path: object) -> dict[str
             raise DataError(f"{path}: {show(name)} has {found} bytes, expected {expected}")
         return archive.read(entries[name])
 
-    folder = pickles[0].removesuffix("data.pkl")
     order = read(folder + "byteorder") if folder + "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise DataError(f"{path}: byteorder is {show(order)}, expected little or big")

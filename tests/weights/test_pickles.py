@@ -16,7 +16,8 @@ import pytest
 
 from minires.errors import DataError
 from minires.weights import load_file, pickles
-from minires.weights.pickles import Inert, read_pickle
+from minires.weights.pickles import read_pickle
+from minires.weights.vocabulary import Inert
 
 from .builders import Call, Global, encoded, legacy_bytes, pickled, zip_bytes
 
@@ -95,9 +96,9 @@ def test_plain_values_survive(protocol: int):
     assert read(pickle.dumps([shared, shared], protocol)) == [[1], [1]]
 
 
-def test_numpy_scalars_are_harmless():
+def test_numpy_and_sets_are_harmless():
     for protocol in range(2, 6):
-        value = {"best": np.float64(0.5), "epoch": np.int64(3), "name": "x"}
+        value = {"best": np.float64(0.5), "matrix": np.eye(3), "seen": {1, 2}, "name": "x"}
         assert read(pickle.dumps(value, protocol))["name"] == "x"
 
 

@@ -233,10 +233,17 @@ def test_other_zips(tmp_path: Path):
         loaded(zip_bytes({}, {}, more={"byteorder": b"middle"}), tmp_path)
 
 
-def test_scripted_modules_are_refused(tmp_path: Path):
-    tree = Call("__torch__.torchvision.ResNet", ())
-    with pytest.raises(DataError, match=r"asks for __torch__\.torchvision\.ResNet"):
-        loaded(zip_bytes(tree, {}), tmp_path)
+@FORMATS
+@pytest.mark.parametrize("name", ["__torch__.torchvision.ResNet", "torch.nn.modules.linear.Linear"])
+def test_whole_models_are_refused(wrap: Wrap, name: str, tmp_path: Path):
+    with pytest.raises(DataError, match=f"asks for {name}, .* save the state_dict alone"):
+        loaded(wrap(Call(name, ()), {}), tmp_path)
+
+
+def test_legacy_files_of_newer_pickle_protocols(tmp_path: Path):
+    raw = legacy_bytes(*tensors(arrays()))
+    frame = b"\x80\x04\x95" + struct.pack("<Q", 13)
+    assert list(loaded(frame + raw.removeprefix(b"\x80\x02"), tmp_path)) == list(arrays())
 
 
 @FORMATS
