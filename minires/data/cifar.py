@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset
-from .pickles import read_pickle
+from .pickles import REMEDY, read_pickle
 
 __all__ = ["LAYOUTS", "Layout", "cifar10", "cifar100", "find_layout", "parent_folder"]
 
@@ -129,7 +129,7 @@ def _load(name: str, data_dir: str | os.PathLike[str], split: str, limit: int | 
             break
         planes, labels = read(folder / file, layout, rows)
         _check_labels(folder / file, labels, layout.classes)
-        parts.append((planes[:wanted], labels[:wanted]))
+        parts.append((planes[:wanted], labels[:wanted].astype(np.int64)))
         wanted = None if wanted is None else wanted - rows
     images = np.empty((sum(len(labels) for _, labels in parts), 32, 32, 3), np.uint8)
     start = 0
@@ -174,8 +174,7 @@ def _remedy(root: Path) -> str:
 
 
 def _damaged(path: Path, found: str, expected: str) -> DataError:
-    remedy = "delete it and get it again with --download"
-    return DataError(f"{path}: {found} but must {expected}; {remedy}")
+    return DataError(f"{path}: {found} but must {expected}; {REMEDY}")
 
 
 def _read_binary(path: Path, layout: Layout, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -195,8 +194,6 @@ def _read_python(path: Path, layout: Layout, rows: int) -> tuple[np.ndarray, np.
                 path, f"holds {', '.join(sorted(content)) or 'nothing'}", f"hold {key!r}"
             )
     planes, labels = content["data"], np.asarray(content[layout.label_key], object)
-    if all(isinstance(label, int) for label in labels.flat):
-        labels = labels.astype(np.int64)
     if not (
         isinstance(planes, np.ndarray)
         and planes.dtype == np.uint8
@@ -204,8 +201,8 @@ def _read_python(path: Path, layout: Layout, rows: int) -> tuple[np.ndarray, np.
     ):
         found = f"{getattr(planes, 'dtype', type(planes).__name__)} {np.shape(planes)}"
         raise _damaged(path, f"holds data {found}", f"hold uint8 {(rows, PIXELS)}")
-    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
-        raise _damaged(path, f"holds labels {labels.dtype} {labels.shape}", f"hold {rows} integers")
+    if labels.shape != (rows,) or not all(isinstance(label, int) for label in labels):
+        raise _damaged(path, f"holds labels of shape {labels.shape}", f"hold {rows} integers")
     return planes, labels
 
 

@@ -185,7 +185,7 @@ def _reason(error: BaseException) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar file into `folder`, refusing entries that point outside it, links and devices.
+    """Unpack a tar file into `folder`, refusing entries and links that lead outside it, and devices.
 
     Files appear complete or not at all. Raises DataError for a damaged or malicious archive.
     """

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["read_pickle"]
+__all__ = ["REMEDY", "read_pickle"]
 
+REMEDY = "delete it and get it again with --download"
 DTYPES = {"u1": np.uint8, "i4": np.int32, "i8": np.int64}
 
 
@@ -87,9 +88,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
             content = _Reader(file, encoding="latin1").load()
     except Exception as error:  # a damaged pickle fails in any way
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: not a readable CIFAR pickle: {reason}") from None
+        raise DataError(f"{path}: not a readable CIFAR pickle: {reason}; {REMEDY}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__} but must hold a dict")
+        raise DataError(f"{path}: holds a {type(content).__name__} but must hold a dict; {REMEDY}")
     return {_text(key): _plain(value) for key, value in content.items()}
 
 

@@ -206,7 +206,7 @@ def test_an_empty_augment_is_none(pictures: Dataset) -> None:
     ({"threads": -1}, ValueError, r"threads is -1 but must be at least 0"),
     ({"mean": [0.5] * 3}, ValueError, r"mean and std go together"),
     ({"mean": [0.5], "std": [0.5]}, ValueError, r"mean and std must be \(3,\), got \(1,\), \(1,\)"),
-    ({"batch_size": 104, "drop_last": True}, DataError, r"batch_size is 104 but must be at most 103"),
+    ({"batch_size": 104, "drop_last": True}, DataError, r"batch_size is 104 but .* at most 103"),
 ])  # fmt: skip
 def test_wrong_arguments(pictures: Dataset, how: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
