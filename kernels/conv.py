@@ -5,8 +5,8 @@
     dx = col2im(g @ w.T)
 
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
-group side by side. The references build all columns at once; in the CPU twins each thread goes through
-a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
+group side by side. The references build all columns at once; in the CPU twins each thread goes
+through a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.

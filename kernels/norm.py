@@ -23,7 +23,7 @@ from .memory import empty
 __all__ = ["channel_moments", "gradient_sums", "normalise", "normalise_gradient"]
 
 PARTS = 16  # row ranges, each summed by one thread
-ROWS = 64  # rows of one block: read twice, from cache the second time
+ROWS = 64  # rows that are summed in x's own precision before float64 takes over
 
 
 @kernel(Case((2, 5, 6, 3)), Case((700, 2)), Case((1, 4)), Case(permuted_view(3, 4, 5)))
@@ -127,28 +127,25 @@ def _merge(parts: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def _moments(x, parts):
     count, c = x.shape
     for t in numba.prange(PARTS):
-        total = np.empty(c, x.dtype)
-        block_mean = np.empty(c, x.dtype)
+        sum_d, sum_dd = np.empty(c, x.dtype), np.empty(c, x.dtype)
         mean, squares = parts[t, 0], parts[t, 1]
         low, high = t * count // PARTS, (t + 1) * count // PARTS
         for start in range(low, high, ROWS):
             end = min(start + ROWS, high)
             new, seen = end - start, start - low
-            total[:] = 0
+            sum_d[:] = 0
+            sum_dd[:] = 0
             for i in range(start, end):
                 for k in range(c):
-                    total[k] += x[i, k]
+                    d = x[i, k] - x[start, k]  # from a value of the block: nothing cancels later
+                    sum_d[k] += d
+                    sum_dd[k] += d * d
             for k in range(c):
-                block_mean[k] = total[k] / new
-            total[:] = 0
-            for i in range(start, end):
-                for k in range(c):
-                    deviation = x[i, k] - block_mean[k]
-                    total[k] += deviation * deviation
-            for k in range(c):
-                delta = np.float64(block_mean[k]) - mean[k]
+                total = np.float64(sum_d[k])
+                delta = np.float64(x[start, k]) + total / new - mean[k]
                 mean[k] += delta * new / (seen + new)
-                squares[k] += total[k] + delta * delta * seen * new / (seen + new)
+                squares[k] += np.float64(sum_dd[k]) - total * total / new
+                squares[k] += delta * delta * seen * new / (seen + new)
 
 
 @normalise.cpu(serves=_floats)

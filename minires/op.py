@@ -99,9 +99,9 @@ def _plain(x: Any) -> Any:
     """A non-tensor input as the operation sees it: Python numbers stay, so that they take the
     tensor's dtype.
     """
-    if x is None or isinstance(x, bool | int | float) or is_array(x):
+    if x is None or type(x) in (float, int, bool) or is_array(x):
         return x
-    if isinstance(x, np.generic):
+    if isinstance(x, np.generic):  # np.float64(2) too would promote float32
         return x.item()
     a = np.asarray(x)
     if a.dtype == object:

@@ -101,10 +101,10 @@ class Tensor:
         notices.
         """
         value = value.array if isinstance(value, Tensor) else value
-        if np.broadcast_shapes(np.shape(value), self.shape) != self.shape:
-            raise ShapeError(
-                f"assign: value has shape {np.shape(value)} but the tensor {self.shape}"
-            )
+        given = np.shape(value)
+        fits = zip(given[::-1], self.shape[::-1], strict=False)
+        if len(given) > self.ndim or any(a not in (1, b) for a, b in fits):
+            raise ShapeError(f"assign: value has shape {given} but the tensor {self.shape}")
         self.array[...] = value
         self._counter[0] += 1
         return self

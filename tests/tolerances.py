@@ -11,3 +11,5 @@ AFTER_STEP32 = 1e-3  # relative: single ReLU flips change early gradients by 1e-
 
 # of random draws (tests/nn/test_init.py)
 MOMENT = 0.02  # relative error of a mean or a deviation: over 4 standard errors of 55,296 draws
+
+CONV32 = 1e-6  # relative RMS of one float32 convolution: a product of a few hundred terms

@@ -1,0 +1,56 @@
+"""Which implementation a call gets, and how that is seen and forced."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minires.kernels.cases import Case
+from minires.kernels.dispatch import KERNELS, array_module, kernel, ran, reference
+
+__all__: list[str] = []
+
+
+def make_kernel():
+    @kernel(Case((3,)))
+    def doubled(x):
+        """Twice x."""
+        return 2 * x
+
+    @doubled.cpu(serves=lambda x: x.dtype == np.float32)
+    def _doubled_cpu(x):
+        return x + x
+
+    del KERNELS["doubled"]
+    return doubled
+
+
+def test_a_twin_runs_where_it_serves():
+    doubled = make_kernel()
+    with ran() as log:
+        assert doubled(np.ones(2, np.float32)).tolist() == [2, 2]
+        assert doubled(np.ones(2)).tolist() == [2, 2]
+    assert log == [("doubled", "cpu"), ("doubled", "reference")]
+
+
+def test_reference_is_forced_inside_the_block_only():
+    doubled = make_kernel()
+    x = np.ones(2, np.float32)
+    with ran() as log:
+        with reference():
+            doubled(x)
+        doubled(x)
+    assert [which for _, which in log] == ["reference", "cpu"]
+    doubled(x)
+    assert len(log) == 2  # nothing is recorded outside
+
+
+def test_a_kernel_keeps_its_name_docstring_and_cases():
+    doubled = make_kernel()
+    assert (doubled.name, doubled.__doc__) == ("doubled", "Twice x.")
+    assert [repr(c) for c in doubled.cases] == ["(3,)"]
+    assert repr(doubled) == "<kernel doubled: reference, cpu>"
+
+
+def test_array_module_of_arrays_and_scalars():
+    assert array_module(np.ones(2)) is np
+    assert array_module(np.float32(1)) is np
