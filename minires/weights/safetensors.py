@@ -32,13 +32,12 @@ CODES[np.dtype(bool)] = "BOOL"
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a safetensors file: `(arrays, metadata)`, read-only arrays in the file's names and
-    layout.
+    """Read a safetensors file: `(arrays, metadata)`, the arrays as named and laid out in it.
 
-    Half types come as float32. Raises DataError, in one line naming the file and the tensor, for a
-    header longer than the file or 100 MB, bad JSON, unknown types, and offsets that are out of
-    range, overlap, leave holes or do not fit the shape. Memory stays within twice the file's
-    numbers (half types are widened) and the parsed header.
+    They are read-only. Half types come as float32. Raises DataError, in one line naming the file
+    and the tensor, for a header longer than the file or 100 MB, bad JSON, unknown types, and
+    offsets that are out of range, overlap, leave holes or do not fit the shape. Memory stays within
+    twice the file's numbers (half types are widened) and the parsed header.
     """
     with open_file(path) as (file, size):
         start, header = _header(file, size, path)
@@ -47,7 +46,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
         position = 0
         for begin, end, _, _, name in sorted(spans, key=lambda span: (span[0], span[1])):
             if begin != position:
-                fault = "leaves a hole" if begin > position else "overlaps its neighbour"
+                fault = "leaves a hole before it" if begin > position else "overlaps its neighbour"
                 where = f"{path}: tensor {show(name)}"
                 raise DataError(f"{where} {fault}: it begins at byte {begin}, expected {position}")
             if end > size - start:

@@ -132,7 +132,7 @@ DAMAGED = {
     ),
     "hole": (
         safetensors_bytes({"x": entry(), "y": entry(offsets=[8, 12])}, b"1" * 12),
-        "'y' leaves a hole: it begins at byte 8, expected 4",
+        "'y' leaves a hole before it: it begins at byte 8, expected 4",
     ),
     "rest": (safetensors_bytes({"x": entry()}, b"123456"), "6 bytes of numbers, but .* fill 4"),
 }
