@@ -8,7 +8,8 @@ An operation is one function of bare arrays that returns its output and the clos
             return (2 * x * g,)
         return x * x, backward
 
-Its positional parameters are arrays, its keyword-only ones plain values. Adding an operation
+Its positional parameters are arrays, its keyword-only ones plain values (a call may give those by
+position too, after all the arrays: `max_pool2d(x, 2)`). Adding an operation
 touches one place: from the registry `OPS` and the cases it gets its method tests, gradient checks
 and twin comparisons.
 """
@@ -42,14 +43,18 @@ class Op:
         self.name = function.__name__
         self.function, self.cases = function, cases
         self.arrays = [p.name for p in kinds if p.kind == p.POSITIONAL_OR_KEYWORD]
+        self.params = [p.name for p in kinds if p.kind == p.KEYWORD_ONLY]
         self.takes_list = any(p.kind == p.VAR_POSITIONAL for p in kinds)
 
     def __repr__(self) -> str:
         return f"<op {self.name}{inspect.signature(self.function)}>"
 
     def __call__(self, *inputs: Any, **params: Any) -> Tensor:
-        if self.takes_list and len(inputs) == 1 and isinstance(inputs[0], list | tuple):
-            inputs = tuple(inputs[0])
+        if self.takes_list:
+            if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+                inputs = tuple(inputs[0])
+        elif len(inputs) > len(self.arrays):
+            inputs, params = self._by_name(inputs, params)
         if params:  # arrays given by name
             for name in self.arrays[len(inputs) :]:
                 inputs += (params.pop(name, None),)
@@ -65,6 +70,13 @@ class Op:
         if is_anomaly_enabled():
             self._check_finite(out, inputs)
         return out
+
+    def _by_name(self, inputs: Any, params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Name the plain parameters that were given by position."""
+        given = dict(zip(self.params, inputs[len(self.arrays) :], strict=False))
+        if len(given) < len(inputs) - len(self.arrays) or given.keys() & params.keys():
+            raise TypeError(f"{self!r} got too many arguments: {len(inputs)} by position")
+        return inputs[: len(self.arrays)], {**given, **params}
 
     def _record(self, out: Tensor, inputs: Any, backward: Any) -> None:
         edges, versions = [], []

@@ -254,6 +254,17 @@ def test_arrays_by_name_and_numbers_as_inputs():
         F.linear(x, w, bias=b)
 
 
+def test_plain_parameters_by_position():
+    x = leaf(np.arange(16.0).reshape(1, 4, 4, 1))
+    assert F.max_pool2d(x, 2, 1).shape == (1, 3, 3, 1)
+    assert F.reshape(x, (4, 4)).shape == (4, 4)
+    assert F.sum(x, 1, keepdims=True).shape == (1, 1, 4, 1)
+    with pytest.raises(TypeError, match="relu.* got too many arguments: 2"):
+        F.relu(x, 1)
+    with pytest.raises(TypeError, match="sum.* got too many arguments"):
+        F.sum(x, 1, axis=1)
+
+
 def test_a_long_chain_is_fast_and_shallow():
     x = leaf([1.0])
     start = time.process_time()
