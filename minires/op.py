@@ -131,7 +131,7 @@ def op(*cases: Case) -> Callable[[Callable[..., Any]], Op]:
     """
 
     def decorate(function: Callable[..., Any]) -> Op:
-        OPS[function.__name__] = Op(function, cases)
-        return OPS[function.__name__]
+        made = OPS[function.__name__] = Op(function, cases)
+        return made
 
     return decorate

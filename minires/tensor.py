@@ -1,8 +1,4 @@
-"""`Tensor`: an array that remembers which operation made it.
-
-The operators and methods look their operation up in `OPS` by name; the operations themselves stand
-in `minires.functional`.
-"""
+"""`Tensor`: an array that remembers which operation made it."""
 
 from __future__ import annotations
 
@@ -11,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from .autograd import OPS, Node, is_grad_enabled, no_grad, run_backward
+from .autograd import OPS, Node, run_backward
 from .backend import array_module, device_of, is_array, resolve_device, to_device
 from .errors import DTypeError, GraphError, ShapeError
+from .operators import Operators
 
-__all__ = ["FLOATS", "OPS", "Tensor", "tensor"]
+__all__ = ["FLOATS", "Tensor", "tensor"]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-class Tensor:
+class Tensor(Operators):
     """An array on the CPU or a GPU, with its place in the graph. Make one with `tensor(...)`.
 
     array: the bare array. Read it freely, change it only through `assign` or in-place operators,
@@ -30,8 +27,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_counter", "_node", "array", "aux", "grad", "requires_grad")
-    __array_ufunc__ = None  # NumPy arrays leave mixed operators to this class
-    __hash__ = object.__hash__
 
     def __init__(self, array: Any, requires_grad: bool = False) -> None:
         if requires_grad and array.dtype not in FLOATS:
@@ -173,151 +168,6 @@ class Tensor:
             self.grad = g.copy() if self.grad is None else self.grad + g
         else:
             run_backward(self._node, g, retain_graph)
-
-    # Operators and methods: each is the operation of that name
-
-    def __add__(self, other: Any) -> Tensor:
-        return OPS["add"](self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"](other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return OPS["sub"](self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return OPS["sub"](other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return OPS["mul"](self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return OPS["mul"](other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return OPS["div"](self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["div"](other, self)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return OPS["power"](self, other)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return OPS["power"](other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](other, self)
-
-    def __neg__(self) -> Tensor:
-        return OPS["neg"](self)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return OPS["getitem"](self, index=index)
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._in_place("add", other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._in_place("sub", other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._in_place("mul", other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._in_place("div", other)
-
-    def _in_place(self, name: str, other: Any) -> Tensor:
-        """Write into this memory where no gradient is recorded; else `x += y` means `x = x + y`."""
-        wanted = self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)
-        if is_grad_enabled() and wanted:
-            if self.requires_grad and self._node is None:
-                raise GraphError(
-                    f"in-place {name}: a leaf that requires grad changes only under no_grad()"
-                )
-            return OPS[name](self, other)
-        with no_grad():
-            return self.assign(OPS[name](self, other).array)
-
-    def __eq__(self, other: Any) -> Any:
-        return self.array == _bare(other)
-
-    def __ne__(self, other: Any) -> Any:
-        return self.array != _bare(other)
-
-    def __lt__(self, other: Any) -> Any:
-        return self.array < _bare(other)
-
-    def __le__(self, other: Any) -> Any:
-        return self.array <= _bare(other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self.array > _bare(other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self.array >= _bare(other)
-
-    T = property(lambda self: OPS["transpose"](self))
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """`reshape(2, 3)`, `reshape((2, 3))` or `reshape(-1)`."""
-        return OPS["reshape"](self, shape=shape[0] if isinstance(shape[0], tuple | list) else shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        """Permute the axes; without arguments reverse them."""
-        chosen = axes[0] if axes and isinstance(axes[0], tuple | list) else axes
-        return OPS["transpose"](self, axes=tuple(chosen) or None)
-
-    def flatten(self, start_axis: int = 0) -> Tensor:
-        """Merge the axes from `start_axis` on."""
-        return OPS["flatten"](self, start_axis=start_axis)
-
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The sum over `axis` (all axes without one)."""
-        return OPS["sum"](self, axis=axis, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The mean over `axis`."""
-        return OPS["mean"](self, axis=axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
-        """The variance over `axis`, divided by n - ddof."""
-        return OPS["var"](self, axis=axis, keepdims=keepdims, ddof=ddof)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The maximum over `axis`."""
-        return OPS["max"](self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        """The minimum over `axis`."""
-        return OPS["min"](self, axis=axis, keepdims=keepdims)
-
-    def exp(self) -> Tensor:
-        """e to this power."""
-        return OPS["exp"](self)
-
-    def log(self) -> Tensor:
-        """The natural logarithm."""
-        return OPS["log"](self)
-
-    def sqrt(self) -> Tensor:
-        """The square root."""
-        return OPS["sqrt"](self)
-
-    def relu(self) -> Tensor:
-        """max(x, 0)."""
-        return OPS["relu"](self)
-
-    def argmax(self, axis: int | None = None) -> Any:
-        """Where the maximum is: a bare integer array."""
-        return self.array.argmax(axis)
-
-
-def _bare(x: Any) -> Any:
-    return x.array if isinstance(x, Tensor) else x
 
 
 def tensor(
