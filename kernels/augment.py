@@ -120,10 +120,10 @@ def augment_batch(
 ) -> Any:
     """Like `gather_batch`, each image cropped, flipped and cut out by its own draws.
 
-    `pad`: put `pad` black (0) pixels around and cut a window (h, w) at random. `flip`: mirror
-    every second image, left to right. `cutout`: set a square of that side, centred on a random
-    pixel and clipped at the border, to the mean, which is 0 once normalised. Source of the
-    cut-out: DeVries and Taylor 2017, arXiv:1708.04552.
+    `pad`: put `pad` black (0) pixels around and cut a window (h, w) at random. `flip`: mirror left
+    to right, with probability 1/2. `cutout`: set a square of that side, centred on a random pixel
+    and clipped at the border, to the mean, which is 0 once normalised (DeVries and Taylor 2017,
+    arXiv:1708.04552).
     """
     _check("augment_batch", images, indices, table)
     xp = array_module(images)

@@ -22,8 +22,7 @@ SPLIT_STREAM = 0xDA7A_0001  # random streams of this package are 0xDA7A_....
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Images uint8 (n, h, w, c), labels int64 (n,) and the names of the classes; the arrays are
-    read-only.
+    """Images uint8 (n, h, w, c), labels int64 (n,), both read-only, and the names of the classes.
 
     An integer index gives (image, label); a slice, mask or index array gives the smaller `Dataset`.
     Raises DTypeError, ShapeError or DataError (a label out of range).

@@ -1,5 +1,4 @@
-"""Fetching the CIFAR archives: only when asked for, resumed where it broke off, and checked before
-anything is unpacked.
+"""Fetching the CIFAR archives: only when asked for, resumed where it broke off, checked at the end.
 
 Mirrors are tried in turn. What one of them delivered stays in a `.part` file, so the next one, or
 the next run, continues there; the checksum of the whole decides in the end.
@@ -185,7 +184,7 @@ def _reason(error: BaseException) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar file into `folder`, refusing entries and links that lead outside it, and devices.
+    """Unpack a tar file into `folder`; refuse entries and links that lead outside it, and devices.
 
     Files appear complete or not at all. Raises DataError for a damaged or malicious archive.
     """

@@ -35,12 +35,12 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 class Loader:
-    """Iterate over (images float (b, h, w, c), labels int64 (b,)), normalised by `mean` and
-    `std`, both (c,).
+    """Iterate over batches: (images float (b, h, w, c), labels int64 (b,)).
 
-    `mean` and `std` default to `normalisation("dataset", dataset)`. `augment` is an `Augment` or
-    None. `threads=0` prepares batches in the caller. `len()` is the number of batches of a whole
-    epoch. Raises DataError when there is no batch to give.
+    Images are normalised by `mean` and `std` (c,), by default those of the data set (see
+    `normalisation`). `augment` is an `Augment` or None. `threads=0` prepares batches in the caller.
+    `len()` is the number of batches of a whole epoch. Raises DataError when there is no batch to
+    give.
 
     >>> black = np.zeros((10, 8, 8, 3), np.uint8)
     >>> pictures = Dataset(black, np.arange(10), list("abcdefghij"), "black")
@@ -89,7 +89,8 @@ class Loader:
             raise ValueError(
                 f"Loader: mean and std must be {channels}, got {np.shape(mean)}, {np.shape(std)}"
             )
-        self._table = pixel_table(mean, std, dtype)
+        self.mean, self.std = np.array(mean, np.float32), np.array(std, np.float32)
+        self._table = pixel_table(self.mean, self.std, dtype)
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)

@@ -1,5 +1,4 @@
-"""`shapes`: ten kinds of figures, drawn here and now, so that a first training run needs no
-download.
+"""`shapes`: ten kinds of figures, drawn on the spot, so that a first run needs no download.
 
 Each 32x32 picture shows one figure, turned, scaled, moved and coloured at random, on a background
 of a gradient, stripes and clutter, with a scratch across and noise over everything. Only the form
@@ -106,8 +105,7 @@ CLASSES = tuple(DISTANCES)
 
 
 def shapes(split: str = "train", n: int | None = None, seed: int = 0) -> Dataset:
-    """`n` pictures (8,000 for "train", 2,000 for "test" by default), classes in turn, so that
-    they are balanced.
+    """`n` pictures (by default 8,000 for "train", 2,000 for "test"), the classes in turn.
 
     The two splits draw from different random streams. Raises ValueError for another split or n < 1.
 

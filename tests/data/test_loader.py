@@ -61,9 +61,9 @@ def test_threads_change_nothing(
     assert len(expected) == len(alone) == len(helped)
     assert_same(helped, expected)
     assert_same(helped, expected)  # a second pass over the same epoch is the same
-    start = seed_start = len(alone) // 2
+    start = len(alone) // 2
     helped.set_epoch(epoch, start)
-    assert_same(helped, expected[seed_start:])
+    assert_same(helped, expected[start:])
     assert not loader_threads()
 
 
