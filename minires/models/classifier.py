@@ -22,11 +22,11 @@ __all__ = ["ImageClassifier", "initialise"]
 class ImageClassifier(nn.Module):
     """Images through `stem`, the stages layer1, layer2, … and `head` to logits (n, num_classes)."""
 
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
-    layer4: nn.Module
-    fc: nn.Module
+    layer1: Any
+    layer2: Any
+    layer3: Any
+    layer4: Any
+    fc: Any
 
     def __init__(self, num_classes: int, in_channels: int = 3, smallest: int = 1) -> None:
         if num_classes < 1 or in_channels < 1:
