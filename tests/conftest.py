@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import settings
 
 import minires.random
 from minires.backend import cuda_available
-from minires.kernels.memory import pool
+from minires.kernels.memory import pool, set_threads, threads
+from tests.real_data import real_cifar10, real_cifar10_all
 
-__all__: list[str] = []
+__all__ = ["real_cifar10", "real_cifar10_all"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,3 +69,12 @@ def child_env() -> dict[str, Any]:
     """The environment for a Python subprocess that imports minires as this process does."""
     paths = [p for p in sys.path if p] + [str(ROOT)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small layers on a busy machine: starting threads would take longer than the work."""
+    before = threads()
+    set_threads(1)
+    yield
+    set_threads(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from benchmarks import reference
 from minires.functional import __all__ as exported
-from minires.kernels.memory import set_threads, threads
 from minires.op import OPS
 from tests.reference import pure
 from tests.reference.cases import CASES
@@ -36,15 +34,6 @@ def test_op(op: str) -> None:
 def test_every_op_is_compared() -> None:
     compared = {CALLED_OTHERWISE.get(op, op) for op in COMPARED} | WITHOUT_MATHEMATICS
     assert set(OPS) & set(exported) <= compared
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Small layers on a busy machine: starting threads would take longer than the work."""
-    before = threads()
-    set_threads(1)
-    yield
-    set_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -8,6 +8,7 @@ FLOAT32 = 1e-5  # relative RMS: the same in float32
 TRAJECTORY64 = 1e-9  # relative, ten float64 training steps: roundings grow about tenfold a step
 AFTER_STEP32 = 1e-3  # relative: single ReLU flips change early gradients by 1e-2; two of PyTorch's
 #                      own convolution back ends differ by up to 1e-4 here
+PUBLISHED_LOSS = 1e-5  # relative: float32 logits of a trained network agree to 1e-6
 
 # of random draws (tests/nn/test_init.py)
 MOMENT = 0.02  # relative error of a mean or a deviation: over 4 standard errors of 55,296 draws
