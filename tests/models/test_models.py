@@ -10,8 +10,9 @@ import pytest
 
 import minires.random
 from minires import models, nn
+from minires.autograd import no_grad
 from minires.errors import DTypeError, ShapeError
-from minires.tensor import no_grad, tensor
+from minires.tensor import tensor
 from tests.tolerances import MOMENT
 
 __all__: list[str] = []
