@@ -23,7 +23,7 @@ __all__ = ["EPS", "Line", "central", "kinked", "refined", "roundings"]
 Line = Callable[[float], np.ndarray]
 
 EPS = float(np.finfo(np.float64).eps)
-LADDER = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # times the step
+LADDER = (1.0, 1e-1, 1e-2, 1e-3, 10.0, 1e-4)  # times the step, in the order in which they are tried
 NOISE = 32.0  # roundings, in units of the largest output, that a difference may hold
 
 
@@ -46,12 +46,18 @@ def roundings(outputs: Sequence[np.ndarray]) -> np.ndarray:
     )
 
 
-def refined(line: Line, rounding: np.ndarray, h: float) -> tuple[np.ndarray, np.ndarray]:
-    """(derivative, its own estimate of its error) from the best rung of the ladder around step `h`.
+def refined(
+    line: Line,
+    rounding: np.ndarray,
+    h: float,
+    enough: Callable[[np.ndarray, np.ndarray], bool] = lambda *_: False,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(derivative, its own estimate of its error, last step) from the best rungs around step `h`.
 
-    Not finite where the function is finite on no rung.
+    Stops early when `enough(derivative, estimate)`. Not finite where the function is finite on no
+    rung.
     """
-    best, error = np.full(rounding.shape, np.nan), np.full(rounding.shape, np.inf)
+    step, best, error = h, np.full(rounding.shape, np.nan), np.full(rounding.shape, np.inf)
     for rung in LADDER:
         step = h * rung
         d0, d1, d2 = ((line(s) - line(-s)) / (2 * s) for s in (step, step / 2, step / 4))
@@ -61,7 +67,9 @@ def refined(line: Line, rounding: np.ndarray, h: float) -> tuple[np.ndarray, np.
         spread = spread + rounding / step
         better = spread < error  # false where not a number
         best, error = np.where(better, estimate, best), np.where(better, spread, error)
-    return best, error
+        if enough(best, error):
+            break
+    return best, error, step
 
 
 def kinked(

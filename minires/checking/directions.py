@@ -1,5 +1,4 @@
-"""Mode "directions": u' J v for random u and v, from one backward pass and a few forward passes
-each.
+"""Mode "directions": u' J v for random u and v, from one backward pass and a few forward passes.
 
 Cheap for inputs of any size, and one wrong element among many thousands still shows, because all of
 them take part. When a projection differs, halving the direction leads to the elements that are
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .derivative import NOISE, Line, central, kinked, refined
+from .derivative import EPS, NOISE, Line, central, kinked, refined
 from .explain import explain
 from .full import flat
 from .patterns import likely_patterns
@@ -22,15 +21,15 @@ from .subject import Subject
 
 __all__ = ["check_directions"]
 
-EPS = float(np.finfo(np.float64).eps)
 SHOWN_UP_TO = 1024  # elements: a whole gradient is computed to explain a failure
 SAMPLE = 64
 MOST_LEAVES = 32  # wrong or kinked elements looked for in one input
+MOST_TESTS = 1500  # comparisons spent on looking
+SEARCH = 1e-3  # the step of the search, relative to the first: kinks nearby must not mislead it
 
 
 class _Projection:
-    """u' f(x + t v) for one variable `k` and one upstream u, with its analytic gradient g = J'
-    u."""
+    """u' f(x + t v) for a variable `k` and an upstream u, with the analytic gradient g = J' u."""
 
     def __init__(
         self,
@@ -43,40 +42,54 @@ class _Projection:
         settings: Settings,
     ) -> None:
         self.subject, self.values, self.k, self.u, self.settings = subject, values, k, u, settings
+        self.name, self.x = subject.variables[k]
         self.g = g.ravel()
         self.base = np.array([u @ base])
         self.rounding = np.array([NOISE * EPS * float(np.abs(u) @ np.abs(base))])
 
     def line(self, v: np.ndarray) -> Line:
-        x, moved = self.values[self.k], [*self.values]
+        moved = [*self.values]
 
         def line(t: float) -> np.ndarray:
-            moved[self.k] = x + (t * v).reshape(x.shape)
+            moved[self.k] = self.x + (t * v).reshape(self.x.shape)
             return np.array([self.u @ flat(self.subject.outputs(moved))])
 
         return line
 
-    def compare(self, v: np.ndarray, close: bool = False) -> tuple[float, float, float]:
-        """(error, analytic, numeric) along `v`; `close` takes the trouble to resolve it."""
-        analytic, size = float(self.g @ v), float(np.abs(self.g) @ np.abs(v))
-        h = self.settings.eps
-        if close:
-            (numeric,), (spread,) = refined(self.line(v), self.rounding, h)
-            size = max(size, abs(float(numeric)))
-            noise = min(spread, 10 * self.settings.atol_scale * size)
-        else:
-            (numeric,), (noise,) = central(self.line(v), h), self.rounding / h
-        error = self.settings.error(analytic, numeric, size, noise)
-        return float(error), analytic, float(numeric)
+    def quick(self, v: np.ndarray, h: float) -> tuple[float, float]:
+        """(error, numeric) along `v` from one step."""
+        numeric = central(self.line(v), h)
+        return float(self._error(v, numeric, self.rounding / h)[0]), float(numeric[0])
 
-    def kink(self, v: np.ndarray) -> tuple[float, float] | None:
-        """The slopes on both sides where they differ and the analytic one lies between."""
-        (kink,), (left,), (right,) = kinked(
-            self.line(v), self.base, self.rounding, self.settings.eps
-        )
+    def close(self, v: np.ndarray) -> tuple[float, float, float]:
+        """(error, numeric, step) along `v`, with as many steps as it takes."""
+        allowed = 10 * self.settings.atol_scale * float(np.abs(self.g) @ np.abs(v))
+
+        def agrees(numeric: np.ndarray, spread: np.ndarray) -> bool:
+            error = self._error(v, numeric, np.minimum(spread, allowed))
+            return bool(error[0] <= self.settings.rtol)
+
+        numeric, spread, step = refined(self.line(v), self.rounding, self.settings.eps, agrees)
+        error = self._error(v, numeric, np.minimum(spread, allowed))
+        return float(error[0]), float(numeric[0]), step
+
+    def _error(self, v: np.ndarray, numeric: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        size = float(np.abs(self.g) @ np.abs(v))
+        return self.settings.error(self.g @ v, numeric, size, noise)
+
+    def kink(self, i: int, step: float) -> Kink | None:
+        """The kink at element `i`, if there is one and the gradient lies between the slopes."""
+        v = np.zeros(self.x.size)
+        v[i] = step
+        (kink,), *sides = kinked(self.line(v), self.base, self.rounding, self.settings.eps)
+        left, right = (float(side[0]) / step for side in sides)
         slack = 1e-5 * abs(right - left)
-        low, high = min(left, right) - slack, max(left, right) + slack
-        return (float(left), float(right)) if kink and low <= self.g @ v <= high else None
+        if not kink or not min(left, right) - slack <= self.g[i] <= max(left, right) + slack:
+            return None
+        return Kink(self.name, self.index(i), left, right, float(self.g[i]))
+
+    def index(self, i: int) -> tuple[int, ...]:
+        return tuple(int(c) for c in np.unravel_index(i, self.x.shape))
 
 
 def check_directions(
@@ -89,6 +102,7 @@ def check_directions(
     """Fill in `report`."""
     rng = np.random.default_rng(settings.seed)
     base, failed = flat(outputs), set()
+    steps = dict.fromkeys(range(len(values)), settings.eps)  # what resolved each variable last
     for _ in range(settings.directions):
         _, vjp = subject.linearised(values, once=True)
         upstreams = [rng.standard_normal(y.shape) for y in outputs]
@@ -97,95 +111,93 @@ def check_directions(
             v *= scales(values[k]).ravel()
             if g.size and k not in failed:
                 projection = _Projection(subject, values, k, flat(upstreams), g, base, settings)
-                if not _check_one(projection, v, report):
-                    failed.add(k)
+                steps[k] = _check_one(projection, v, steps[k], report)
+                failed |= set() if steps[k] else {k}
 
 
-def _check_one(projection: _Projection, v: np.ndarray, report: GradcheckReport) -> bool:
-    """Compare along `v`; where that differs, find the elements that do."""
-    rtol, name = projection.settings.rtol, projection.subject.variables[projection.k].name
+def _check_one(projection: _Projection, v: np.ndarray, h: float, report: GradcheckReport) -> float:
+    """Compare along `v`, first with step `h`; the step that resolved it, or 0 where it is wrong."""
+    rtol, name = projection.settings.rtol, projection.name
     report.checked += 1
-    error, analytic, numeric = projection.compare(v)
+    error, numeric = projection.quick(v, h)
     if error > rtol:
-        error, analytic, numeric = projection.compare(v, close=True)
+        error, numeric, h = projection.close(v)
     wrong: list[int] = []
     if error > rtol:
-        wrong, complete = _search(projection, v, report)
-        if not wrong:  # kinks are out of `v` now
-            if complete:
-                error, analytic, numeric = projection.compare(v, close=True)
-            else:
-                note = f"more than {MOST_LEAVES} kinks in {name}: the rest of it is not checked"
+        v = v.copy()
+        wrong, kinks = _search(projection, v, report)  # takes the kinks out of `v`
+        if kinks and not wrong:
+            if kinks == MOST_LEAVES:
+                note = f"{kinks} kinks or more in {name}: the rest of it is not checked"
                 report.notes += [note] if note not in report.notes else []
-                return True
-    element = Element(name, None, "", analytic, numeric)
+                return h
+            error, numeric, h = projection.close(v)
+    element = Element(name, None, "", float(projection.g @ v), numeric)
     if error > rtol:
-        report.passed = False
+        report.passed, h = False, 0.0
         element, text = _explain(projection, wrong, element)
         report.message = "\n".join(filter(None, [report.message, text]))
     if report.worst is None or error > report.max_error:
         report.worst, report.max_error = element, error
-    return error <= rtol
+    return h
 
 
 def _search(
     projection: _Projection, v: np.ndarray, report: GradcheckReport
-) -> tuple[list[int], bool]:
-    """(wrong elements, whether all were looked at). Kinks go to the report, and out of `v`."""
-    rtol, found = projection.settings.rtol, []
-    name, x = projection.subject.variables[projection.k]
-    stack, kinks = [(0, v.size)], 0
-    while stack:
+) -> tuple[list[int], int]:
+    """(wrong elements, number of kinks), as far as found; kinks go to the report, out of `v`."""
+    rtol, h, wrong, kinks = projection.settings.rtol, projection.settings.eps * SEARCH, [], 0
+    stack = [(0, v.size)]
+    for _ in range(MOST_TESTS):
+        if not stack or len(wrong) + kinks == MOST_LEAVES:
+            break
         low, high = stack.pop()
         part = np.zeros_like(v)
         part[low:high] = v[low:high]
-        if projection.compare(part)[0] <= rtol:
+        if projection.quick(part, h)[0] <= rtol:
             continue
         if high - low > 1:
             middle = (low + high) // 2
             stack += [(middle, high), (low, middle)]
-            continue
-        if projection.compare(part, close=True)[0] <= rtol:
-            continue
-        slopes = projection.kink(part)
-        if slopes is None:
-            found.append(low)
-        else:
-            index = tuple(int(c) for c in np.unravel_index(low, x.shape))
-            left, right = (
-                sorted(s / v[low] for s in slopes) if v[low] < 0 else (s / v[low] for s in slopes)
-            )
-            if all((kink.variable, kink.index) != (name, index) for kink in report.kinks):
-                report.kinks.append(Kink(name, index, left, right, float(projection.g[low])))
-            v[low], kinks = 0.0, kinks + 1
-        if len(found) + kinks >= MOST_LEAVES:
-            return found, False
-    return found, True
+        elif projection.close(part)[0] > rtol:
+            kink = projection.kink(low, abs(v[low]))
+            if kink is None:
+                wrong.append(low)
+            else:
+                report.kinks += [kink] if all(kink.index != k.index for k in report.kinks) else []
+                v[low], kinks = 0.0, kinks + 1
+    return wrong, kinks
 
 
 def _explain(projection: _Projection, wrong: list[int], element: Element) -> tuple[Element, str]:
     """The worst element of the projected gradient, and the text about it."""
-    name, x = projection.subject.variables[projection.k]
-    chosen = np.arange(x.size)
-    if x.size > SHOWN_UP_TO:
+    x, g, size = projection.x, projection.g, projection.x.size
+    chosen = np.arange(size)
+    if size > SHOWN_UP_TO:
         rng = np.random.default_rng(projection.settings.seed)
-        chosen = np.unique([*wrong[:SAMPLE], *rng.choice(x.size, SAMPLE, replace=False)])
-    step, g = scales(x).ravel(), projection.g
+        chosen = np.unique([*wrong[:SAMPLE], *rng.choice(size, SAMPLE, replace=False)])
+    step = scales(x).ravel()
     numeric, errors = np.empty(len(chosen)), np.empty(len(chosen))
     for position, i in enumerate(chosen):
-        v = np.zeros(x.size)
+        v = np.zeros(size)
         v[i] = step[i]
-        error, _, slope = projection.compare(v, close=bool(i in wrong))
-        numeric[position], errors[position] = slope / step[i], error
+        errors[position], slope = projection.quick(v, projection.settings.eps)
+        if errors[position] > projection.settings.rtol:
+            errors[position], slope, _ = projection.close(v)
+        numeric[position] = slope / step[i]
     bad = errors > projection.settings.rtol
     if not bad.any():
-        return element, f"  {element}: no single element of {name} differs by itself"
+        return element, f"  {element}; no single element differs by itself"
     p = int(np.argmax(np.where(bad, np.abs(g[chosen] - numeric), -1)))
-    index = tuple(int(c) for c in np.unravel_index(chosen[p], x.shape))
-    element = Element(name, index, "", float(g[chosen[p]]), float(numeric[p]))
-    a, n, wrong_row = (x.reshape(1, -1) for x in (g[chosen], numeric, bad))
-    if x.size <= SHOWN_UP_TO:
-        return element, explain(name, x.shape, [], a, n, wrong_row)
-    lines = [f"  {place(name, index)}, outputs projected on a random direction: {element}"]
-    lines += [f"    likely: {text}" for text in likely_patterns(a, n, wrong_row, a.shape[1:], [])]
+    index = projection.index(int(chosen[p]))
+    element = Element(projection.name, index, "", float(g[chosen[p]]), float(numeric[p]))
+    a, n, where = (row.reshape(1, -1) for row in (g[chosen], numeric, bad))
+    if size <= SHOWN_UP_TO:
+        return element, explain(projection.name, x.shape, [], a, n, where)
+    values = f"analytic {element.analytic:.12g}, numeric {element.numeric:.12g}"
+    lines = [
+        f"  {projection.name} is wrong in {np.count_nonzero(bad)} of {bad.size} elements sampled",
+        f"    at {place(projection.name, index)}, outputs projected: {values}",
+    ]
+    lines += [f"    likely: {text}" for text in likely_patterns(a, n, where, a.shape[1:])]
     return element, "\n".join(lines)

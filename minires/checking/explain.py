@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .patterns import likely_patterns
-from .report import place
+from .patterns import likely_patterns, where_wrong
+from .report import output_name, place
 
 __all__ = ["explain"]
 
@@ -32,32 +32,24 @@ def explain(
     apart[wrong & ~finite] = np.inf
     j, i = (int(k) for k in np.unravel_index(int(np.argmax(apart)), wrong.shape))
     index = tuple(int(k) for k in np.unravel_index(i, shape))
+    of = f", {output_name(j, out_shapes)}" if out_shapes else ""
     values = f"analytic {analytic[j, i]:.12g}, numeric {numeric[j, i]:.12g}"
     what = "Jacobian" if out_shapes else "projected gradient"
     lines = [
         f"  {name} is wrong in {np.count_nonzero(wrong)} of {wrong.size} elements of its {what}",
-        f"    at {place(name, index)}{_of(j, out_shapes)}: {values}",
+        f"    at {place(name, index)}{of}: {values}",
     ]
-    lines += [
-        f"    likely: {p}" for p in likely_patterns(analytic, numeric, wrong, shape, out_shapes)
-    ]
+    lines += [f"    likely: {p}" for p in likely_patterns(analytic, numeric, wrong, shape)]
+    where = where_wrong(wrong, shape, out_shapes)
+    lines += [f"    {where}"] if where else []
     return "\n".join(lines + _side_by_side(analytic, numeric, wrong, j, i))
-
-
-def _of(row: int, out_shapes: Sequence[tuple[int, ...]]) -> str:
-    for k, shape in enumerate(out_shapes):
-        size = int(np.prod(shape))
-        if row < size:
-            index = tuple(int(c) for c in np.unravel_index(row, shape))
-            return f", {place('output' if len(out_shapes) == 1 else f'output {k}', index)}"
-        row -= size
-    return ""
 
 
 def _side_by_side(
     analytic: np.ndarray, numeric: np.ndarray, wrong: np.ndarray, j: int, i: int
 ) -> list[str]:
     """Both matrices, or the window around (j, i) of large ones; a star marks what is wrong."""
+    analytic, numeric = analytic + 0.0, numeric + 0.0  # no -0
     top, bottom = _window(j, wrong.shape[0], ROWS)
     left, right = _window(i, wrong.shape[1], COLUMNS)
     part = ""

@@ -14,11 +14,11 @@ import numpy as np
 
 from .derivative import EPS, Line, central, kinked, refined, roundings
 from .explain import explain
-from .report import Element, GradcheckReport, Kink, place
+from .report import Element, GradcheckReport, Kink, output_name, place
 from .settings import Settings, scales
 from .subject import Subject, Vjp
 
-__all__ = ["check_full", "element_line", "flat", "output_name"]
+__all__ = ["check_full", "element_line", "flat"]
 
 CONFIRMED = 4  # wrong columns that are looked at closely before the rest is believed to be wrong
 LINEAR = 1e-10  # relative: the gradient for a sum of upstreams against the sum of gradients
@@ -27,17 +27,6 @@ LINEAR = 1e-10  # relative: the gradient for a sum of upstreams against the sum 
 def flat(outputs: Sequence[np.ndarray]) -> np.ndarray:
     """All outputs as one array."""
     return np.concatenate([y.ravel() for y in outputs])
-
-
-def output_name(row: int, outputs: Sequence[np.ndarray]) -> str:
-    """The output element behind a row of the Jacobian: `output[0, 2]`, or `output 1[2]` of
-    several."""
-    for i, y in enumerate(outputs):
-        if row < y.size:
-            index = tuple(int(k) for k in np.unravel_index(row, y.shape))
-            return place("output" if len(outputs) == 1 else f"output {i}", index)
-        row -= y.size
-    raise IndexError(row)
 
 
 def element_line(subject: Subject, values: Sequence[np.ndarray], k: int, i: int) -> Line:
@@ -110,7 +99,12 @@ def _check_variable(
         if error[:, i].max(initial=0.0) <= settings.rtol or confirmed == CONFIRMED:
             break
         line = element_line(subject, values, k, int(i))
-        numeric[:, i], spread = refined(line, rounding, float(steps[i]))
+
+        def agrees(n: np.ndarray, spread: np.ndarray, a: np.ndarray = analytic[:, i]) -> bool:
+            noise = np.minimum(spread, 10 * settings.atol_scale * size)
+            return bool((settings.error(a, n, size, noise) <= settings.rtol).all())
+
+        numeric[:, i], spread, _ = refined(line, rounding, float(steps[i]), agrees)
         noise[:, i] = np.minimum(spread, 10 * settings.atol_scale * size)
         error[:, i] = settings.error(analytic[:, i], numeric[:, i], size, noise[:, i])
         wrong = error[:, i] > settings.rtol
@@ -126,9 +120,19 @@ def _check_variable(
                 slopes = float(left[j]), float(right[j]), float(analytic[j, i])
                 report.kinks.append(Kink(subject.variables[k].name, index, *slopes))
                 numeric[at, i], error[at, i] = analytic[at, i], 0
+            elif (wrong & kinks).any():
+                j = int(np.argmax(wrong & kinks))
+                report.notes.append(_outside(subject, k, int(i), left[j], right[j], analytic[j, i]))
         confirmed += bool((error[:, i] > settings.rtol).any())
     report.checked += error.size
     _conclude(subject, outputs, k, analytic, numeric, error, settings, report)
+
+
+def _outside(subject: Subject, k: int, i: int, left: float, right: float, analytic: float) -> str:
+    name, value = subject.variables[k]
+    where = place(name, tuple(int(c) for c in np.unravel_index(i, value.shape)))
+    slopes = f"the slopes are {left:.6g} and {right:.6g}"
+    return f"kink at {where}: {slopes}, and the gradient {analytic:.6g} is not between them"
 
 
 def _conclude(
@@ -149,7 +153,7 @@ def _conclude(
     j, i = np.unravel_index(int(np.argmax(error if apart.max() < 0 else apart)), error.shape)
     if report.worst is None or error.max() > report.max_error:
         index = tuple(int(c) for c in np.unravel_index(i, value.shape))
-        where = output_name(int(j), outputs)
+        where = output_name(int(j), [y.shape for y in outputs])
         worst = Element(name, index, where, float(analytic[j, i]), float(numeric[j, i]))
         report.worst, report.max_error = worst, float(error.max())
     wrong = error > settings.rtol

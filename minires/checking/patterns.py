@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["likely_patterns"]
+__all__ = ["likely_patterns", "where_wrong"]
 
 ALIKE = 1e-5  # relative to the largest element: how well a pattern must fit
 MOST = 2  # patterns told
@@ -21,13 +21,11 @@ MOST = 2  # patterns told
 Shape = tuple[int, ...]
 
 
-def likely_patterns(
-    a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape, out_shapes: Sequence[Shape]
-) -> list[str]:
+def likely_patterns(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> list[str]:
     """Up to two sentences, the likeliest first.
 
     >>> n = np.arange(1.0, 7).reshape(2, 3)
-    >>> likely_patterns(-n, n, n > 0, (3,), [(2,)])
+    >>> likely_patterns(-n, n, n > 0, (3,))
     ['the sign is flipped: analytic = -numeric']
     """
     if not np.isfinite(a).all():
@@ -50,8 +48,7 @@ def likely_patterns(
         found += pattern(a, n, wrong, shape)
         if found and pattern in (_zero, _factor, _precision, _moved):
             break
-    found = found[:MOST]
-    return found + _where(wrong, shape, out_shapes) if not wrong.all() else found
+    return found[:MOST]
 
 
 def _alike(x: np.ndarray, y: np.ndarray) -> bool:
@@ -165,17 +162,20 @@ def _left_out(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> 
 
 
 def _diagonal(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> Iterator[str]:
-    if n.shape[0] == n.shape[1] > 1 and not (a - np.diag(np.diag(a))).any():
+    if not n.shape[0] == n.shape[1] > 1:
+        return
+    apart = [x - np.diag(np.diag(x)) for x in (a, np.where(wrong, n, 0))]
+    if not apart[0].any() and apart[1].any():
         yield "analytic is diagonal, numeric is not: the terms that couple elements are missing"
 
 
-def _where(wrong: np.ndarray, shape: Shape, out_shapes: Sequence[Shape]) -> list[str]:
+def where_wrong(wrong: np.ndarray, shape: Shape, out_shapes: Sequence[Shape]) -> str:
     """Indices to which all wrong elements are confined: borders, one channel, the first of a
     batch."""
     text = _confined(np.any(wrong, axis=0), shape, "of the input is")
     if len(out_shapes) == 1:
         text += _confined(np.any(wrong, axis=1), out_shapes[0], "of the output is")
-    return [f"wrong only where {' and '.join(text)}"] if text else []
+    return f"wrong only where {' and '.join(text)}" if text else ""
 
 
 def _confined(wrong: Any, shape: Shape, what: str) -> list[str]:
@@ -183,6 +183,6 @@ def _confined(wrong: Any, shape: Shape, what: str) -> list[str]:
     for k, size in enumerate(shape):
         others = tuple(j for j in range(len(shape)) if j != k)
         indices = np.flatnonzero(wrong.reshape(shape).any(axis=others))
-        if len(indices) < size and len(indices) <= 4:
+        if len(indices) <= min(4, size // 2):
             text.append(f"index {k} {what} {' or '.join(map(str, indices))}")
     return text

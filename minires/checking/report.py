@@ -3,10 +3,21 @@ reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Element", "GradcheckError", "GradcheckReport", "Kink", "format_table"]
+import numpy as np
+
+__all__ = [
+    "Element",
+    "GradcheckError",
+    "GradcheckReport",
+    "Kink",
+    "format_table",
+    "output_name",
+    "place",
+]
 
 WIDEST = 60  # characters of a name in the table
 
@@ -14,6 +25,17 @@ WIDEST = 60  # characters of a name in the table
 def place(name: str, index: tuple[int, ...]) -> str:
     """`input 0[3, 1]`; just the name of a single number."""
     return f"{name}[{', '.join(map(str, index))}]" if index else name
+
+
+def output_name(row: int, shapes: Sequence[tuple[int, ...]]) -> str:
+    """The output element behind a row of the Jacobian: `output[0, 2]`, `output 1[2]` of several."""
+    for i, shape in enumerate(shapes):
+        size = math.prod(shape)
+        if row < size:
+            index = tuple(int(k) for k in np.unravel_index(row, shape))
+            return place("output" if len(shapes) == 1 else f"output {i}", index)
+        row -= size
+    raise IndexError(row)
 
 
 @dataclass(frozen=True)
