@@ -25,7 +25,7 @@ import numpy as np
 
 from .autograd import OPS, Node, check_finite, is_anomaly_enabled, is_grad_enabled
 from .backend import array_module, is_array
-from .errors import DTypeError
+from .errors import DTypeError, ShapeError
 from .kernels.cases import Case
 from .tensor import Tensor
 
@@ -44,6 +44,7 @@ class Op:
         self.function, self.cases = function, cases
         self.arrays = [p.name for p in kinds if p.kind == p.POSITIONAL_OR_KEYWORD]
         self.params = [p.name for p in kinds if p.kind == p.KEYWORD_ONLY]
+        self.required = [p.name for p in kinds if p.name in self.arrays and p.default is p.empty]
         self.takes_list = any(p.kind == p.VAR_POSITIONAL for p in kinds)
 
     def __repr__(self) -> str:
@@ -58,7 +59,10 @@ class Op:
         if params:  # arrays given by name
             for name in self.arrays[len(inputs) :]:
                 inputs += (params.pop(name, None),)
-        arrays = [x.array if isinstance(x, Tensor) else _plain(x) for x in inputs]
+        arrays = [x.array if isinstance(x, Tensor) else _plain(x, self.name) for x in inputs]
+        for name, a in zip(self.required, arrays, strict=False):
+            if a is None:
+                raise DTypeError(f"{self.name}: {name} is None but must be a tensor or an array")
         y, backward = self.function(*arrays, **params)
         y, aux = y if isinstance(y, tuple) else (y, None)
         out = Tensor(np.asarray(y) if isinstance(y, np.generic) else y)
@@ -107,7 +111,7 @@ def _share_version(out: Tensor, inputs: Any) -> None:
             out._counter = x._counter
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: Any, name: str) -> Any:
     """A non-tensor input as the operation sees it: Python numbers stay, so that they take the
     tensor's dtype.
     """
@@ -115,9 +119,13 @@ def _plain(x: Any) -> Any:
         return x
     if isinstance(x, np.generic):  # np.float64(2) too would promote float32
         return x.item()
-    a = np.asarray(x)
-    if a.dtype == object:
-        raise DTypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
+    try:
+        a = np.asarray(x)
+    except ValueError as error:  # lists of unequal lengths
+        raise ShapeError(f"{name}: {error}") from None
+    if a.dtype.kind not in "biuf":
+        found = type(x).__name__
+        raise DTypeError(f"{name}: expected a tensor, an array or a number, got {found}")
     return a.astype(np.float32) if a.dtype.kind == "f" else a
 
 

@@ -129,7 +129,8 @@ class Tensor(Operators):
                 if moved is self.array
                 else Tensor(moved, self.requires_grad and not self._node)
             )
-        return self if self.dtype == target else OPS["astype"](self, dtype=np.dtype(target))
+        dtype = _dtype("to", target)
+        return self if self.dtype == dtype else OPS["astype"](self, dtype=dtype)
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
@@ -186,11 +187,30 @@ def tensor(
     """
     a = a.array if isinstance(a, Tensor) else a
     if not is_array(a) and not isinstance(a, np.generic):
-        a = np.asarray(a, np.float32 if dtype is None else dtype)
-    kept = np.dtype(a.dtype if dtype is None else dtype)
+        a = _numbers(a, np.float32 if dtype is None else _dtype("tensor", dtype))
+    kept = a.dtype if dtype is None else _dtype("tensor", dtype)
     if kept not in FLOATS and kept.kind not in "iub":
         raise DTypeError(f"tensor: dtype {kept} is not float32, float64, an integer type or bool")
     array = array_module(a).array(a, dtype=kept, order="C")
     return Tensor(
         array if device is None else to_device(array, resolve_device(device)), requires_grad
     )
+
+
+def _numbers(a: Any, dtype: Any) -> np.ndarray:
+    """Python numbers and nested lists of them as an array."""
+    try:
+        plain = np.asarray(a)
+    except ValueError as error:  # lists of unequal lengths
+        raise ShapeError(f"tensor: {error}") from None
+    if plain.dtype.kind not in "biuf":
+        raise DTypeError(f"tensor: expected numbers, got {type(a).__name__} {a!r}")
+    return plain.astype(dtype)
+
+
+def _dtype(name: str, dtype: Any) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        what = "neither a dtype nor a device (auto, cpu, cuda)" if name == "to" else "no dtype"
+        raise DTypeError(f"{name}: {dtype!r} is {what}") from None

@@ -144,6 +144,9 @@ def matmul(x, y):
         )
     if x.shape[-1] != y.shape[-2 if y.ndim > 1 else 0]:
         raise ShapeError(f"matmul: inner sizes differ: {x.shape} @ {y.shape}")
+    for a, b in zip(x.shape[-3::-1], y.shape[-3::-1], strict=False):
+        if a != b and 1 not in (a, b):
+            raise ShapeError(f"matmul: leading axes do not broadcast: {x.shape} @ {y.shape}")
     x, y = _common_dtype(x, y)
 
     def backward(g, needs):

@@ -28,15 +28,18 @@ def check_dtypes(op_name: str, x: Any, **others: Any) -> Any:
     """The array module of `x`, checking that x is a float array and the others have its dtype."""
     xp = need_float(op_name, x)
     for name, other in others.items():
-        if other is not None and other.dtype != x.dtype:
-            raise DTypeError(f"{op_name}: x is {x.dtype} but {name} is {other.dtype}")
+        found = getattr(other, "dtype", None)
+        if other is not None and (found is None or found != x.dtype):
+            found = found or type(other).__name__
+            raise DTypeError(f"{op_name}: x is {x.dtype} but {name} is {found}")
     return xp
 
 
 def check_vector(op_name: str, name: str, v: Any, size: int) -> None:
     """Check that `v`, when given, has shape (size,)."""
-    if v is not None and v.shape != (size,):
-        raise ShapeError(f"{op_name}: {name} has shape {v.shape} but must be ({size},)")
+    shape = getattr(v, "shape", ())
+    if v is not None and shape != (size,):
+        raise ShapeError(f"{op_name}: {name} has shape {shape} but must be ({size},)")
 
 
 def check_conv(
@@ -96,6 +99,7 @@ def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     (1, 2, 2, 8)
     """
     params = check_conv("conv2d", x, w, stride, padding, dilation, groups)
+    check_dtypes("conv2d", x, b=b)
     check_vector("conv2d", "b", b, w.shape[3])
     y = kernels.conv2d(x, w, **params)
     if b is not None:

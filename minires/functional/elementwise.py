@@ -34,7 +34,7 @@ __all__ = [
 
 def need_float(name: str, x: Any) -> Any:
     """The array module of `x`, which must be float32 or float64."""
-    if getattr(x, "dtype", None) is None or x.dtype.kind != "f":
+    if getattr(x, "dtype", None) is None or x.dtype.char not in "fd":
         found = getattr(x, "dtype", type(x).__name__)
         raise DTypeError(f"{name}: x must be float32 or float64, got {found}")
     return array_module(x)

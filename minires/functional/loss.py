@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import array_module
+from ..backend import array_module, is_array
 from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, labels, positive, probabilities
 from ..op import op
-from .conv import check_vector
+from .conv import check_dtypes, check_vector
 from .elementwise import need_float
 
 __all__ = ["cross_entropy", "log_softmax", "mse_loss", "softmax"]
@@ -47,6 +47,8 @@ def _target_distribution(logits: Any, target: Any) -> Any:
     """Class indices (n,) or probabilities (n, k) as probabilities (n, k)."""
     xp = array_module(logits)
     n, k = logits.shape
+    if not is_array(target):
+        raise DTypeError(f"cross_entropy: target must be an array, got {type(target).__name__}")
     if target.dtype.kind == "f":
         if target.shape != (n, k):
             raise ShapeError(
@@ -124,7 +126,7 @@ def cross_entropy(logits, target, weight=None, *, label_smoothing=0.0, reduction
 @op(Case((3, 4), (3, 4)))
 def mse_loss(x, target):
     """The mean of (x - target)²."""
-    need_float("mse_loss", x)
+    check_dtypes("mse_loss", x, target=target)
     if x.shape != target.shape or x.size == 0:
         raise ShapeError(f"mse_loss: x is {x.shape} but target {target.shape}")
     difference = x - target

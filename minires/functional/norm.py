@@ -45,7 +45,7 @@ def _statistics(
                 f"{name}: training needs more than one value a channel, got x={x.shape}"
             )
         mean, var = channel_moments(x)
-    elif running is None:
+    elif not isinstance(running, tuple | list) or len(running) != 2:
         raise ShapeError(f"{name}: running=(mean, var) is needed when training=False")
     else:
         mean, var = (xp.asarray(v) for v in running)

@@ -16,9 +16,12 @@ def _axes(name: str, x: Any, axis: Any) -> tuple[int, ...]:
     """`axis` as a tuple of non-negative axes; None means all of them."""
     wanted = range(x.ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
     for a in wanted:
-        if not -x.ndim <= a < x.ndim:
-            raise ShapeError(f"{name}: axis {a} is not an axis of x with shape {x.shape}")
-    return tuple(a % x.ndim for a in wanted)
+        if not hasattr(a, "__index__") or not -x.ndim <= a < x.ndim:
+            raise ShapeError(f"{name}: axis {a!r} is not an axis of x with shape {x.shape}")
+    axes = tuple(a % x.ndim for a in wanted)
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"{name}: axis {axis} names an axis of x with shape {x.shape} twice")
+    return axes
 
 
 def _expand(y: Any, x: Any, axes: tuple[int, ...]) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_module
-from ..errors import ShapeError
+from ..backend import array_module, is_array
+from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, permuted_view
 from ..op import op
 
@@ -26,6 +26,13 @@ __all__ = [
 ]
 
 
+def _axis(name: str, x: Any, axis: Any, ndim: int) -> int:
+    """`axis` counted from the front, of a result with `ndim` axes."""
+    if not hasattr(axis, "__index__") or not -ndim <= axis < ndim:
+        raise ShapeError(f"{name}: axis {axis!r} does not fit x of shape {x.shape}")
+    return axis % ndim
+
+
 @op(
     Case((2, 6), shape=(3, 4)),
     Case((2, 3, 4), shape=(-1, 4)),
@@ -35,16 +42,15 @@ def reshape(x, *, shape):
     """The same elements in another shape; one size may be -1."""
     try:
         y = x.reshape(shape)
-    except ValueError as error:
-        raise ShapeError(
-            f"reshape: x of shape {x.shape} does not fit shape {tuple(shape)}"
-        ) from error
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"reshape: x of shape {x.shape} does not fit shape {shape}") from error
     return y, lambda g: (g.reshape(x.shape),)
 
 
 @op(Case((2, 3, 4)), Case((2, 3, 4), start_axis=1))
 def flatten(x, *, start_axis=0):
     """Merge the axes from `start_axis` on."""
+    start_axis = _axis("flatten", x, start_axis, builtins.max(x.ndim, 1))
     return x.reshape(*x.shape[:start_axis], -1), lambda g: (g.reshape(x.shape),)
 
 
@@ -52,7 +58,8 @@ def flatten(x, *, start_axis=0):
 def transpose(x, *, axes=None):
     """Permute the axes; None reverses them."""
     axes = tuple(range(x.ndim))[::-1] if axes is None else tuple(axes)
-    if sorted(a % builtins.max(x.ndim, 1) for a in axes) != list(range(x.ndim)):
+    outside = any(not -x.ndim <= a < x.ndim for a in axes)
+    if outside or sorted(a % x.ndim for a in axes) != list(range(x.ndim)):
         raise ShapeError(f"transpose: axes {axes} is no permutation of the axes of shape {x.shape}")
     back = tuple(int(i) for i in np.argsort([a % x.ndim for a in axes]))
     return x.transpose(axes), lambda g: (g.transpose(back),)
@@ -61,6 +68,7 @@ def transpose(x, *, axes=None):
 @op(Case((2, 1, 3), axis=1))
 def squeeze(x, *, axis):
     """Drop an axis of size 1."""
+    axis = _axis("squeeze", x, axis, x.ndim)
     if x.shape[axis] != 1:
         raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} has size {x.shape[axis]}, not 1")
     return x.squeeze(axis), lambda g: (g.reshape(x.shape),)
@@ -69,6 +77,7 @@ def squeeze(x, *, axis):
 @op(Case((2, 3), axis=1))
 def expand_dims(x, *, axis):
     """Insert an axis of size 1."""
+    axis = _axis("expand_dims", x, axis, x.ndim + 1)
     return array_module(x).expand_dims(x, axis), lambda g: (g.reshape(x.shape),)
 
 
@@ -76,6 +85,8 @@ def expand_dims(x, *, axis):
 def broadcast_to(x, *, shape):
     """Repeat x along new and size-1 axes."""
     leading = len(shape) - x.ndim
+    if leading < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[leading:], strict=True)):
+        raise ShapeError(f"broadcast_to: x of shape {x.shape} does not fit shape {tuple(shape)}")
     axes = (*range(leading), *(leading + i for i, n in enumerate(x.shape) if n == 1))
 
     def backward(g):
@@ -90,8 +101,11 @@ def broadcast_to(x, *, shape):
 )
 def pad(x, *, widths, value=0):
     """Surround x with `value`; widths holds (before, after) for each axis."""
-    if len(widths) != x.ndim:
-        raise ShapeError(f"pad: {len(widths)} pairs of widths for x of shape {x.shape}")
+    pairs = isinstance(widths, tuple | list) and len(widths) == x.ndim
+    if not pairs or any(len(pair) != 2 or min(pair) < 0 for pair in widths):
+        raise ShapeError(
+            f"pad: widths is {widths} but must be a pair of sizes for each axis of x={x.shape}"
+        )
     inside = tuple(slice(a, a + n) for (a, _), n in zip(widths, x.shape, strict=True))
     y = array_module(x).pad(x, widths, constant_values=value)
     return y, lambda g: (g[inside],)
@@ -132,6 +146,9 @@ def getitem(x, *, index):
 def _check_all(name: str, xs: tuple[Any, ...]) -> Any:
     if not xs:
         raise ShapeError(f"{name}: needs at least one array")
+    dtypes = list(dict.fromkeys(str(getattr(x, "dtype", type(x).__name__)) for x in xs))
+    if len(dtypes) > 1 or not is_array(xs[0]):
+        raise DTypeError(f"{name}: needs arrays of one dtype, got {', '.join(dtypes)}")
     return array_module(xs[0])
 
 
@@ -154,6 +171,7 @@ def stack(*xs, axis=0):
     xp = _check_all("stack", xs)
     if len({x.shape for x in xs}) > 1:
         raise ShapeError(f"stack: shapes differ: {', '.join(str(x.shape) for x in xs)}")
+    axis = _axis("stack", xs[0], axis, xs[0].ndim + 1)
 
     def backward(g):
         return tuple(xp.moveaxis(g, axis, 0))
