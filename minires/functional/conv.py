@@ -94,6 +94,7 @@ def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
 
     Raises ShapeError when ranks, channels or groups do not fit, DTypeError when the dtypes differ.
 
+    >>> import numpy as np
     >>> import minires.functional as F
     >>> F.conv2d(np.ones((1, 4, 4, 3), np.float32), np.ones((3, 3, 3, 8), np.float32)).shape
     (1, 2, 2, 8)
