@@ -130,7 +130,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     if (given.source is None) == (given.weights is None):
         raise ConfigError("evaluate: give either a run folder or --weights FILE")
     names = ("dataset", "data", "download", "split", "limit", "normalize", "model", "stem", "which")
-    options = {name: getattr(given, name) for name in (*names, "device")}
+    options = {name: getattr(given, name) for name in (*names, "device", "threads")}
     watch = Watch(quiet=given.quiet)
     with watch.bar("images", None) as bar:
         source = given.source or given.weights
@@ -144,7 +144,9 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    names = ("dataset", "normalize", "model", "stem", "which", "device", "size")
+    names = ("dataset", "normalize", "model", "stem", "which", "device", "threads", "size")
+    if given.top < 1:
+        raise ConfigError(f"--top: must be at least 1, got {given.top}")
     loaded = load_trained(given.source, **{name: getattr(given, name) for name in names})
     found = predict(loaded, given.images, given.top)
     if given.json:
@@ -280,7 +282,9 @@ def _source_options(parser: Parser) -> None:
     parser.add_argument("--dataset", metavar="|".join(settings.DATASETS), help="data set, likewise")
     parser.add_argument("--normalize", metavar="|".join(settings.NORMALIZE), help="likewise")
     parser.add_argument("--which", default="last", metavar="last|best", help="weights of a run")
-    parser.add_argument("--device", default="auto", metavar="|".join(settings.DEVICES))
+    devices = "|".join(settings.DEVICES)
+    parser.add_argument("--device", default="auto", metavar=devices, help="default: auto")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all by default)")
 
 
 def _evaluate_options(parser: Parser) -> None:

@@ -20,7 +20,7 @@ from ..errors import DataError, NonFiniteError
 from .config import NORMALIZE, ConfigError, TrainConfig, unknown
 from .folder import Card, RunFolder
 from .metrics import Tally
-from .setup import build_model, choose_device, eval_loader, load_split, pixel_stats
+from .setup import build_model, choose_device, eval_loader, load_split, pixel_stats, set_threads
 from .step import count_correct
 
 __all__ = ["Loaded", "check_classes", "evaluate", "evaluate_source", "load_trained"]
@@ -76,6 +76,7 @@ def load_trained(
     size: int | None = None,
     which: str = "last",
     device: str = "auto",
+    threads: int | None = None,
 ) -> Loaded:
     """The network of a run folder (its last or best weights), or of a weight file, ours or
     PyTorch's.
@@ -84,6 +85,9 @@ def load_trained(
     `normalize` or `dataset`. Raises DataError for a file that is missing, damaged or of another
     model, ConfigError for what cannot be known.
     """
+    _check_options(model=model, stem=stem, dataset=dataset, normalize=normalize, size=size)
+    device = choose_device(device)
+    set_threads(threads)
     path = Path(source)
     if path.is_dir():
         path = _weights_of(path, which)
@@ -97,7 +101,6 @@ def load_trained(
     if normalize is not None or not card.mean:
         mean, std = pixel_stats(normalize or "dataset", card.dataset)
         card = dataclasses.replace(card, mean=mean.tolist(), std=std.tolist())
-    device = choose_device(device)
     network = build_model(card.model, len(card.classes), card.stem)
     weights.load(network, path)
     return Loaded(network.to(device).eval(), card, device)
@@ -145,6 +148,13 @@ def check_classes(card: Card, images: Dataset) -> None:
         raise DataError(
             f"{images.name} has {len(images.classes)} classes, the weights are of {here}"
         )
+
+
+def _check_options(size: int | None, **options: Any) -> None:
+    """What is given must be what training would take."""
+    TrainConfig(**{name: value for name, value in options.items() if value is not None}).check()
+    if size is not None and size < 1:
+        raise ConfigError(f"--size: must be at least 1, got {size}")
 
 
 def _weights_of(path: Path, which: str) -> Path:

@@ -12,7 +12,7 @@ from ..backend import resolve_device
 from ..data import Augment, Dataset, Loader, load_dataset, normalisation, split_validation
 from ..errors import DataError
 from ..kernels import memory
-from .config import NORMALIZE, ConfigError, TrainConfig, unknown
+from .config import DEVICES, ConfigError, TrainConfig, unknown
 from .folder import Card
 
 __all__ = [
@@ -88,15 +88,18 @@ def pixel_stats(kind: str, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of pixels 0-1, float32 (3,): `kind` of --normalize for a data set of that
     name.
     """
-    if kind not in NORMALIZE:
-        raise unknown("--normalize", kind, NORMALIZE)
     if kind == "dataset" and dataset == "shapes":  # no published values: measure them
         return normalisation(kind, load_split(dataset, None, "train", None, False))
     return normalisation(kind, dataset)
 
 
 def choose_device(name: str) -> str:
-    """ "cpu" or "cuda". Raises ConfigError with the remedy when there is no GPU."""
+    """Turn auto, cpu or cuda into a device that is there.
+
+    Raises ConfigError with the remedy when there is no GPU.
+    """
+    if name not in DEVICES:
+        raise unknown("--device", name, DEVICES)
     try:
         return resolve_device(name)
     except RuntimeError as error:
@@ -122,6 +125,8 @@ def load_split(
     """
     if split not in ("train", "test"):
         raise unknown("--split", split, ("train", "test"))
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit: must be at least 1, got {limit}")
     loaded = load_dataset(dataset, data, split, limit=limit, download=download)
     check_images(loaded)
     return loaded
@@ -181,7 +186,8 @@ def build_model(name: str, classes: int, stem: str | None) -> Any:
 
 def make_optimizer(config: TrainConfig, model: Any) -> Any:
     """The optimiser; weight decay stays off BatchNorms and biases."""
-    assert config.lr is not None and config.weight_decay is not None  # resolved
+    assert config.lr is not None
+    assert config.weight_decay is not None
     groups = optim.no_decay_groups(model, config.weight_decay)
     lr, betas = config.lr, (config.momentum, 0.999)
     if config.optimizer == "sgd":

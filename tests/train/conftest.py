@@ -12,6 +12,7 @@ import pytest
 from minires import models, nn
 from minires.data import Dataset
 from minires.train import Sets, TrainConfig, Trainer, Watch, split_sets
+from minires.train import trainer as trainer_module
 
 __all__: list[str] = []
 
@@ -43,8 +44,9 @@ def toy_images(count: int, seed: int = 0) -> Dataset:
 
 @pytest.fixture
 def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever network is asked for, it is the toy."""
+    """Whatever network is asked for, it is the toy. Drawing, which takes longer, is left out."""
     monkeypatch.setattr(models, "build", lambda name, classes, stem=None: Toy(classes))
+    monkeypatch.setattr(trainer_module, "draw_curves", lambda path, records, title: None)
 
 
 @pytest.fixture

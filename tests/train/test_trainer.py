@@ -86,7 +86,6 @@ def test_a_run_learns_and_leaves_its_files(trainer: MakeTrainer, tmp_path: Path)
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert [tuple(t) for t in timings] == [("epoch", "img_per_s", "seconds")] * 3
     assert all(t["img_per_s"] > 0 for t in timings)
-    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert summary["finished"]
     assert summary["test_accuracy"] == lines[-1]["test_accuracy"] > 0.3
     record = json.loads((folder / "config.json").read_text())

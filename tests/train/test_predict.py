@@ -1,0 +1,92 @@
+"""Picture files of all kinds, and what a network says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minires.errors import DataError
+from minires.train import load_trained, predict, read_image
+
+from .conftest import CLASSES, MakeTrainer, toy_images
+
+__all__: list[str] = []
+
+
+def test_a_picture_of_the_right_size_is_taken_as_it_is(tmp_path: Path, rng: np.random.Generator):
+    pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 32), pixels)
+
+
+def test_the_middle_square_is_taken(tmp_path: Path):
+    pixels = np.zeros((40, 100, 3), np.uint8)
+    pixels[:, 30:70] = [200, 100, 50]
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    seen = read_image(tmp_path / "wide.png", 10)
+    assert seen.shape == (10, 10, 3)
+    assert (abs(seen[:, 2:-2].astype(int) - [200, 100, 50]) <= 2).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "I;16", "CMYK"])
+def test_every_kind_becomes_rgb(tmp_path: Path, mode: str):
+    name = "picture.jpg" if mode == "CMYK" else "picture.png"
+    if mode == "I;16":
+        Image.fromarray(np.full((20, 20), 500, np.uint16)).save(tmp_path / name)
+    else:
+        Image.new("RGB", (20, 20), "white").convert(mode).save(tmp_path / name)
+    seen = read_image(tmp_path / name, 8)
+    assert seen.shape == (8, 8, 3)
+    assert seen.dtype == np.uint8
+
+
+def test_transparency_is_white(tmp_path: Path):
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", 8) == 255).all()
+
+
+def test_a_camera_held_upright(tmp_path: Path):
+    image = Image.new("RGB", (8, 8), "black")
+    image.paste("white", (0, 0, 8, 4))  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    image.save(tmp_path / "turned.png", exif=exif)
+    seen = read_image(tmp_path / "turned.png", 8)
+    assert seen[1, 4, 0] == 0
+    assert seen[6, 4, 0] == 255
+
+
+def test_what_is_no_picture(tmp_path: Path):
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(DataError, match=r"text\.png: not a picture that Pillow can read"):
+        read_image(tmp_path / "text.png", 8)
+    with pytest.raises(DataError, match=r"no\.png: cannot read this picture: No such file"):
+        read_image(tmp_path / "no.png", 8)
+    with pytest.raises(DataError, match="cannot read this picture: Is a directory"):
+        read_image(tmp_path, 8)
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cut\.png: cannot read this picture"):
+        read_image(tmp_path / "cut.png", 8)
+
+
+def test_predictions(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer(epochs=8)
+    made.run()
+    images = toy_images(70, seed=3)
+    paths = [tmp_path / f"{i}.png" for i in range(70)]
+    for path, image in zip(paths, images.images, strict=True):
+        Image.fromarray(image).save(path)
+    found = predict(load_trained(tmp_path / "run"), paths, top=3)
+    assert [entry["file"] for entry in found] == [str(path) for path in paths]
+    for entry in found:
+        likely = [p["probability"] for p in entry["predictions"]]
+        assert len(likely) == 3
+        assert likely == sorted(likely, reverse=True)
+        assert 0 < sum(likely) <= 1.0001
+    first = [entry["predictions"][0]["class"] for entry in found]
+    right = np.mean([name == CLASSES[label] for name, label in zip(first, images.labels)])
+    assert right > 0.5
