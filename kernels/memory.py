@@ -26,11 +26,11 @@ from .dispatch import array_module
 __all__ = ["Pool", "empty", "pool", "set_threads", "threads", "workspace", "zeros"]
 
 SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
+ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
+
 # Threads that wait in a busy loop (OpenMP's default) would steal the cores from those of `parallel`.
 # Read once, when Numba starts its threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 
 
 class _Lease:
