@@ -90,6 +90,8 @@ class Loader:
                 f"Loader: mean and std must be {channels}, got {np.shape(mean)}, {np.shape(std)}"
             )
         self.mean, self.std = np.array(mean, np.float32), np.array(std, np.float32)
+        if not (np.isfinite(self.mean).all() and (self.std > 0).all()):
+            raise ValueError(f"Loader: mean is {mean} and std {std}; std must be above 0")
         self._table = pixel_table(self.mean, self.std, dtype)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from .. import functional as F
 from .. import nn
 from ..backend import is_array
-from ..errors import DTypeError, ShapeError
+from ..errors import DataError, DTypeError, ShapeError
 from ..tensor import Tensor
 
 __all__ = ["ImageClassifier", "initialise"]
@@ -91,6 +91,11 @@ class ImageClassifier(nn.Module):
                 f"{name}: images are {x.dtype} but the model is {dtype}; scale bytes to floats, "
                 "convert floats with x.to(dtype) or model.to(dtype)"
             )
+        if x.device == "cpu":  # elsewhere it would wait for the device
+            finite = np.isfinite(x.array)
+            if not finite.all():
+                bad = int(finite.reshape(len(finite), -1).all(axis=1).argmin())
+                raise DataError(f"{name}: image {bad} of {len(finite)} contains NaN or infinity")
         return x
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import functional as F
 from ..errors import ShapeError
+from ..functional.conv import pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
@@ -19,6 +20,12 @@ from .module import Module, Parameter
 __all__ = ["BatchNorm2d", "Conv2d", "Linear", "conv_norm"]
 
 Size = int | tuple[int, int]
+
+
+def _check_sizes(layer: str, **sizes: Any) -> None:
+    for name, size in sizes.items():
+        if not hasattr(size, "__index__") or size < 1:
+            raise ShapeError(f"{layer}: {name} is {size!r} but must be an int of at least 1")
 
 
 class Conv2d(Module):
@@ -39,13 +46,17 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
+        _check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ShapeError(
                 f"Conv2d: in_channels={in_channels} and out_channels={out_channels} must be "
                 f"multiples of groups={groups}"
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = kernel_size if isinstance(kernel_size, tuple) else (kernel_size,) * 2
+        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size)
+        pair("Conv2d", "stride", stride)
+        pair("Conv2d", "padding", padding, least=0)
+        pair("Conv2d", "dilation", dilation)
         self.stride, self.padding, self.dilation = stride, padding, dilation
         shape = (*self.kernel_size, in_channels // groups, out_channels)
         self.weight = Parameter(np.zeros(shape, np.float32))
@@ -105,6 +116,7 @@ class BatchNorm2d(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
+        _check_sizes("BatchNorm2d", num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
@@ -188,6 +200,7 @@ class Linear(Module):
         bias: bool = True,
         flattened_from: tuple[int, int, int] | None = None,
     ) -> None:
+        _check_sizes("Linear", in_features=in_features, out_features=out_features)
         if flattened_from is not None and math.prod(flattened_from) != in_features:
             raise ShapeError(
                 f"Linear: in_features is {in_features} but flattened_from={flattened_from} has "
