@@ -1,0 +1,257 @@
+"""The bugs that `test_mutations` plants: which text of which module becomes which other text."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["IM2COL", "MUTATIONS", "Mutation"]
+
+IM2COL = ("kernels.im2col", "kernels.conv", "functional.conv")
+MAX_POOL = ("kernels.pool", "functional.pool")
+
+
+class Mutation(NamedTuple):
+    """In `path[0]`, `old` becomes `new`; the operation `op` stands in the last module of `path`."""
+
+    bug: str
+    op: str
+    path: tuple[str, ...]
+    old: str
+    new: str
+    twin: bool = False  # whether the bug is in a kernel's Numba twin, not in its reference
+
+
+def in_functional(family: str, op: str, bug: str, old: str, new: str) -> Mutation:
+    """A mutation of the operation's own module."""
+    return Mutation(bug, op, (f"functional.{family}",), old, new)
+
+
+def in_kernels(
+    path: tuple[str, ...], op: str, bug: str, old: str, new: str, twin: bool = False
+) -> Mutation:
+    """A mutation of a kernel that the operation calls through the modules of `path`."""
+    return Mutation(bug, op, path, old, new, twin)
+
+
+MUTATIONS = [
+    # arithmetic
+    *(
+        in_functional("arithmetic", *row)
+        for row in (
+            ("add", "mean over the broadcast axes, not sum", "return g.sum(", "return g.mean("),
+            ("sub", "sign", "unbroadcast(-g, _shape(y))", "unbroadcast(g, _shape(y))"),
+            (
+                "mul",
+                "wrong operand",
+                "unbroadcast(g * x, _shape(y))",
+                "unbroadcast(g * y, _shape(y))",
+            ),
+            ("div", "square forgotten", "-g * x / (y * y)", "-g * x / y"),
+            ("div", "sign", "-g * x / (y * y)", "g * x / (y * y)"),
+            ("power", "dropped factor", "g * y * x ** (y - 1)", "g * x ** (y - 1)"),
+            ("power", "wrong logarithm", "g * z * xp.log(x)", "g * z * xp.log2(x)"),
+            (
+                "matmul",
+                "reversed",
+                "(g @ b.swapaxes(-1, -2), a.s",
+                "(g @ b.swapaxes(-1, -2)[::-1], a.s",
+            ),
+        )
+    ),
+    # activations
+    *(
+        in_functional("elementwise", *row)
+        for row in (
+            ("sqrt", "dropped factor", "g / (2 * y)", "g / y"),
+            ("tanh", "square forgotten", "g * (1 - y * y)", "g * (1 - y)"),
+            ("sigmoid", "dropped factor", "g * y * (1 - y)", "g * y"),
+            ("silu", "missing term", "g * s * (1 + x * (1 - s))", "g * s"),
+            ("relu", "mask left out", "g * (y > 0)", "g * 1"),
+            ("leaky_relu", "slope left out", "(g * factor,)", "(g * (factor == 1),)"),
+            ("gelu", "missing term", "(phi + x * density)", "phi"),
+            ("gelu", "dropped factor", "(1 + 3 * 0.044715 * x * x)", "(1 + 0.044715 * x * x)"),
+            ("clip", "mask left out", "g * (x == y)", "g"),
+            ("maximum", "the other side", "g * (1 - takes_x)", "g * takes_x"),
+        )
+    ),
+    # reductions and shapes
+    *(
+        in_functional("reduce", *row)
+        for row in (
+            ("mean", "dropped factor", "_expand(g / count, x, axes)", "_expand(g, x, axes)"),
+            ("var", "mean not subtracted", "* centred * (2 / count)", "* x * (2 / count)"),
+            ("var", "dropped factor", "centred * (2 / count)", "centred / count"),
+            ("max", "everywhere, not at the maximum", "(hit * _expand", "((1 + hit) * _expand"),
+        )
+    ),
+    *(
+        in_functional("shape", *row)
+        for row in (
+            ("getitem", "= for +=", "xp.add.at(dx, index, g)", "dx[index] = g"),
+            (
+                "pad",
+                "off by one",
+                "slice(a, a + n) for",
+                "slice(max(a - 1, 0), max(a - 1, 0) + n) for",
+            ),
+            ("broadcast_to", "mean for sum", "(g.sum(axis=axes", "(g.mean(axis=axes"),
+        )
+    ),
+    # linear and convolution
+    *(
+        in_functional("conv", *row)
+        for row in (
+            ("linear", "mean for sum", "rows.sum(axis=0)", "rows.mean(axis=0)"),
+            ("linear", "reversed axis", "g @ w.T if", "g @ w[::-1].T if"),
+            ("conv2d", "dropped factor", "g.sum(axis=(0, 1, 2)) if", "g.mean(axis=(0, 1, 2)) if"),
+        )
+    ),
+    *(
+        in_kernels(IM2COL, "conv2d", *row)
+        for row in (
+            (
+                "= for += in col2im",
+                "x[:, to_h, to_w] += columns",
+                "x[:, to_h, to_w] = columns",
+            ),
+            (
+                "= for += in the fast col2im",
+                "x[b, y, z, k] += columns",
+                "x[b, y, z, k] = columns",
+                True,
+            ),
+        )
+    ),
+    *(
+        in_kernels(IM2COL[1:], "conv2d", *row)
+        for row in (
+            (
+                "padding off by one",
+                "return col2im(columns, size=size, stride=stride, padding=padding,",
+                "return col2im(columns, size=size, stride=stride, padding=(0, padding[1]),",
+            ),
+            (
+                "window not turned",
+                "_grouped_weights(w, groups).transpose(0, 2, 1)",
+                "_grouped_weights(w[::-1, ::-1], groups).transpose(0, 2, 1)",
+            ),
+            (
+                "order of the groups",
+                "return dw.transpose(1, 0, 2).reshape(",
+                "return dw.reshape(",
+            ),
+            (
+                "padding left out of the weight gradient",
+                "columns = im2col(x, window=window, stride=stride, padding=padding,",
+                "columns = im2col(x * (x > 0), window=window, stride=stride, padding=padding,",
+            ),
+        )
+    ),
+    # BatchNorm
+    *(
+        in_functional("norm", *row)
+        for row in (
+            ("batch_norm", "eval-mode statistics in training", "if stats.from_batch:", "if False:"),
+            ("batch_norm", "missing mean", "d = -a * sum_g / rows - b", "d = -b"),
+            (
+                "batch_norm",
+                "missing projection",
+                "b = -a * dgamma * stats.inverse_std / rows",
+                "b = 0 * a",
+            ),
+            (
+                "batch_norm",
+                "gamma left out",
+                "a = stats.gamma * stats.inverse_std\n    if",
+                "a = stats.inverse_std\n    if",
+            ),
+            (
+                "batch_norm",
+                "not normalised",
+                "dgamma = sum_gx * stats.inverse_std",
+                "dgamma = sum_gx",
+            ),
+            ("conv_norm", "residual not masked", "masked if relu else g)", "g)"),
+            ("conv_norm", "ReLU forgotten", "kept = y if relu else None", "kept = None"),
+        )
+    ),
+    in_kernels(
+        ("kernels.norm", "functional.norm"),
+        "batch_norm",
+        "mean not subtracted",
+        "(g * (x.astype(np.float64) - mean)).sum",
+        "(g * x.astype(np.float64)).sum",
+    ),
+    # pooling
+    *(
+        in_functional("pool", *row)
+        for row in (
+            ("avg_pool2d", "dropped factor", "share = (g / count)", "share = (g * 1)"),
+            (
+                "avg_pool2d",
+                "padding off by one",
+                "(col2im(columns, size=x.shape[1:3], **rest),)",
+                "(col2im(columns, size=x.shape[1:3], **{**rest, 'padding': (0, 0)}),)",
+            ),
+            (
+                "adaptive_avg_pool2d",
+                "= for +=",
+                "dx[:, row, column] += (",
+                "dx[:, row, column] = (",
+            ),
+            ("global_avg_pool2d", "one axis forgotten", "(g / pixels)", "(g / x.shape[1])"),
+        )
+    ),
+    in_kernels(
+        MAX_POOL,
+        "max_pool2d",
+        "= for += where a pixel won twice",
+        "place % s - pw, k] += g",
+        "place % s - pw, k] = g",
+        twin=True,
+    ),
+    in_kernels(
+        MAX_POOL,
+        "max_pool2d",
+        "to every pixel of the window",
+        "(index[:, :, :, None] == places)",
+        "(index[:, :, :, None] >= places)",
+    ),
+    # losses and dropout
+    *(
+        in_functional("loss", *row)
+        for row in (
+            ("softmax", "wrong axis", "(g * y).sum(axis=axis,", "(g * y).sum(axis=0,"),
+            ("softmax", "coupling left out", "(y * (g - (g * y)", "(y * (g - 0 * (g * y)"),
+            ("log_softmax", "dropped factor", "g - xp.exp(y) * g.sum", "g - g.sum"),
+            ("cross_entropy", "not averaged", "else g) / divisor\n", "else g)\n"),
+            (
+                "cross_entropy",
+                "label smoothing forgotten",
+                "xp.exp(log_p) - weighted)",
+                "xp.exp(log_p) - given)",
+            ),
+            (
+                "cross_entropy",
+                "class weights forgotten",
+                "(weighted.sum(axis=1, keepdims=True) *",
+                "(1 *",
+            ),
+            ("mse_loss", "dropped factor", "(2 * g / x.size)", "(g / x.size)"),
+        )
+    ),
+    in_functional(
+        "dropout",
+        "dropout",
+        "scale forgotten",
+        "(drop(g, p=p, key=key),)",
+        "(drop(g, p=p, key=key) * (1 - p),)",
+    ),
+    in_functional(
+        "dropout",
+        "dropout",
+        "another mask",
+        "(drop(g, p=p, key=key),)",
+        "(drop(g, p=p, key=next_key()),)",
+    ),
+]
