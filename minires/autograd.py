@@ -73,7 +73,7 @@ class detect_anomaly(_Mode):
 
     >>> import minires as mr
     >>> x = mr.tensor([-1.0])
-    >>> with mr.detect_anomaly():
+    >>> with mr.detect_anomaly(), np.errstate(invalid="ignore"):
     ...     y = x.sqrt() + 1
     Traceback (most recent call last):
     minires.errors.NonFiniteError: sqrt: 1 of 1 output values are NaN or Inf, first at (0,)
