@@ -14,3 +14,6 @@ PUBLISHED_LOSS = 1e-5  # relative: float32 logits of a trained network agree to 
 MOMENT = 0.02  # relative error of a mean or a deviation: over 4 standard errors of 55,296 draws
 
 CONV32 = 1e-6  # relative RMS of one float32 convolution: a product of a few hundred terms
+
+# of gradcheck's own tests
+NUMERIC_DERIVATIVE = 1e-9  # relative: rounding 1e-16 over a step of 1e-3, some operations deep

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..errors import DTypeError
 from ..kernels.memory import set_threads, threads
 from .directions import check_directions
 from .full import check_full
@@ -83,6 +84,9 @@ def gradcheck(
             _check(subject, mode, settings, report)
     except GradcheckError as error:
         report.passed, report.message = False, f"  {error}"
+    except DTypeError as error:
+        error.add_note("gradcheck runs in float64: name what fn uses beside its inputs in params=")
+        raise
     report.seconds = time.perf_counter() - start
     if raise_exception and not report:
         raise GradcheckError(str(report), report)

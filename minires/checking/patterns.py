@@ -37,8 +37,8 @@ def likely_patterns(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shap
     found: list[str] = []
     for pattern in (
         _zero,
-        _factor,
         _precision,
+        _factor,
         _moved,
         _axis_factor,
         _offset,
@@ -46,7 +46,7 @@ def likely_patterns(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shap
         _diagonal,
     ):
         found += pattern(a, n, wrong, shape)
-        if found and pattern in (_zero, _factor, _precision, _moved):
+        if found and pattern in (_zero, _precision, _factor, _moved):
             break
     return found[:MOST]
 
@@ -145,7 +145,7 @@ def _offset(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> It
         return
     parts = difference.reshape(len(n), *shape)
     for k, size in enumerate(shape):
-        if size > 1 and wrong.mean() > 0.5:
+        if size > 1:
             even = np.broadcast_to(parts.mean(axis=k + 1, keepdims=True), parts.shape)
             if _alike(parts, even):
                 what = f"analytic - numeric is the same along axis {k}"

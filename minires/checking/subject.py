@@ -119,28 +119,30 @@ class PairSubject(Subject):
 
 
 class TensorSubject(Subject):
-    """A function of tensors or a module; its parameters are variables too, float64 while inside
-    `frozen()`."""
+    """A function of tensors or a module, whose parameters are float64 inside `frozen()`."""
 
     def __init__(self, function: Any, inputs: Any, wrt: Sequence[int] | None, params: Any) -> None:
         self.function = function
         super().__init__(inputs, wrt)
-        sources = [function] if params is None else [params]
-        self.modules = [m for m in (function, params) if hasattr(m, "named_parameters")]
-        pairs = [pair for source in sources for pair in named(source, params is not None)]
-        unique = {id(p): (name, p) for name, p in reversed(pairs)}  # a shared parameter counts once
-        self.tensors = [pair for pair in pairs if unique.pop(id(pair[1]), None)]
+        owner = getattr(function, "__self__", function)  # of a method: its module
+        self.modules = [m for m in (owner, params) if hasattr(m, "named_parameters")]
+        given = [] if params is None else list(named(params))
+        own = list(named(owner)) if hasattr(owner, "named_parameters") else []
+        # all are cast, also those that are not differentiated
+        self.tensors = list({id(p): p for _, p in [*own, *given]}.values())
+        unique: dict[int, tuple[str, Tensor]] = {}  # a shared parameter counts once
+        for name, p in own if params is None else given:
+            unique.setdefault(id(p), (name, p))
         self.parameters: list[Tensor] = []
-        for name, p in self.tensors:
+        for name, p in unique.values():
             if p.requires_grad and p.dtype.kind == "f":
                 self.parameters.append(p)
                 self.variables.append(Variable(f"parameter {name}", copy64(p.numpy())))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Parameters in float64 and no graph mode of the caller's inside; everything as found
-        after."""
-        found = [(p, p.array, p.grad) for _, p in self.tensors if p.dtype.kind == "f"]
+        """Parameters in float64 and gradients recorded inside; everything as found after."""
+        found = [(p, p.array, p.grad) for p in self.tensors if p.dtype.kind == "f"]
         self.random = get_state()
         self.buffers = [(*place, b, b.copy()) for *place, b in self._find_buffers()]
         try:

@@ -55,12 +55,10 @@ def in_float64(x: Any) -> Any:
     return x
 
 
-def named(source: Any, required: bool) -> Iterable[tuple[str, Tensor]]:
+def named(source: Any) -> Iterable[tuple[str, Tensor]]:
     """(name, tensor) pairs of a module, a dict, a tensor, or an iterable of tensors or pairs."""
     if hasattr(source, "named_parameters"):
         return list(source.named_parameters())
-    if not required:
-        return []
     items = source.items() if isinstance(source, dict) else source
     items = [source] if isinstance(source, Tensor) else items
     pairs = [(str(i), x) if isinstance(x, Tensor) else x for i, x in enumerate(items)]
