@@ -95,6 +95,7 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
+        self._made: list[Path] = []  # folders that were not there before, innermost first
 
     @classmethod
     def new(cls, path: str | Path | None, model: str) -> RunFolder:
@@ -130,6 +131,7 @@ class RunFolder:
         """Raise OSError now rather than after the first epoch."""
         try:
             if create:
+                self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
                 self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
                 pass
@@ -138,9 +140,10 @@ class RunFolder:
             raise type(error)(f"cannot write to the run folder {self.path}: {reason}") from None
 
     def discard(self) -> None:
-        """Remove the folder again if it is still empty: the run never began."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        """Remove the folders that were made for a run which never began."""
+        with contextlib.suppress(OSError):  # not empty
+            for path in self._made:
+                path.rmdir()
 
     def write_config(self, config: TrainConfig, device: str) -> None:
         """Everything needed to run it again, with versions."""
