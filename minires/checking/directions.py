@@ -44,7 +44,7 @@ class _Projection:
         self.subject, self.values, self.k, self.u, self.settings = subject, values, k, u, settings
         self.name, self.x = subject.variables[k]
         self.g = g.ravel()
-        self.base = np.array([u @ base])
+        self.base = np.array([(u * base).sum()])
         self.rounding = np.array([NOISE * EPS * float(np.abs(u) @ np.abs(base))])
 
     def line(self, v: np.ndarray) -> Line:
@@ -52,7 +52,8 @@ class _Projection:
 
         def line(t: float) -> np.ndarray:
             moved[self.k] = self.x + (t * v).reshape(self.x.shape)
-            return np.array([self.u @ flat(self.subject.outputs(moved))])
+            # not a product of BLAS: this sums in pairs, rounds less and wakes no threads
+            return np.array([(self.u * flat(self.subject.outputs(moved))).sum()])
 
         return line
 
