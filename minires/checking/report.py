@@ -124,7 +124,7 @@ class GradcheckError(AssertionError):
 
 
 def format_table(reports: Iterable[GradcheckReport]) -> str:
-    """The reports as a table, a line each, with a last line that counts the failures.
+    """The reports as a table, a line each and one that counts; then what is wrong in the failed.
 
     >>> print(format_table([GradcheckReport("relu(2,3)", max_error=1e-11, checked=36)]))
     op         result  checked  largest error  kinks  seconds
@@ -140,4 +140,5 @@ def format_table(reports: Iterable[GradcheckReport]) -> str:
         row = f"{name:{width}}  {result}  {r.checked:7}  {r.max_error:13.1e}  "
         lines.append(f"{row}{len(r.kinks):5}  {r.seconds:7.2f}")
     lines.append(f"{sum(map(bool, reports))} of {len(reports)} passed")
+    lines += [f"\n{r}" for r in reports if not r]
     return "\n".join(lines)

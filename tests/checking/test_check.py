@@ -354,6 +354,10 @@ def test_operations_by_name_and_their_table():
     assert lines[1].startswith("relu(away_from(0,(2,3)))")
     assert lines[-1] == f"{len(reports)} of {len(reports)} passed"
     assert max(map(len, lines)) <= 110
+    wrong = gradcheck((np.sin, lambda g, x: -g), [X], name="w" * 70, raise_exception=False)
+    text = format_table([*reports, wrong])
+    assert f"\n{'w' * 57}...  FAILED      144" in text
+    assert f"{len(reports)} of {len(reports) + 1} passed\n\ngradcheck ww" in text
     with pytest.raises(ValueError, match="no operation is called 'relo'; did you mean relu"):
         check_ops(["relo"])
     with pytest.raises(ValueError, match="there are add, "):
