@@ -24,6 +24,18 @@ from .pickles import REMEDY, read_pickle
 __all__ = ["LAYOUTS", "Layout", "cifar10", "cifar100", "find_layout", "parent_folder"]
 
 PIXELS = 3 * 32 * 32  # bytes of an image
+CIFAR10_CLASSES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
 
 
 @dataclass(frozen=True)
@@ -33,15 +45,11 @@ class Layout:
     folder: str
     splits: dict[str, tuple[str, ...]]
     rows: dict[str, int]
-    names: str  # the file of the class names
+    names: str  # the file of the class names, which may be missing
     classes: int
     label_key: str  # pickles only
     names_key: str
     label_bytes: int  # binary files only: the last of them is the label; 0 marks pickles
-
-    def files(self, split: str) -> tuple[str, ...]:
-        """All the files that this split needs."""
-        return (*self.splits[split], self.names)
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -147,10 +155,10 @@ def find_layout(name: str, data_dir: str | os.PathLike[str], split: str) -> tupl
     root, started = Path(data_dir), []
     for layout in LAYOUTS[name]:
         for folder in (root, root / layout.folder):
-            missing = [file for file in layout.files(split) if not (folder / file).is_file()]
+            missing = [file for file in layout.splits[split] if not (folder / file).is_file()]
             if not missing:
                 return folder, layout
-            if len(missing) < len(layout.files(split)):
+            if len(missing) < len(layout.splits[split]) or (folder / layout.names).is_file():
                 started.append(folder / missing[0])
     if started:
         raise DataError(f"{started[0]}: file of {name} is missing; {_remedy(root)}")
@@ -216,6 +224,9 @@ def _check_labels(path: Path, labels: np.ndarray, classes: int) -> None:
 
 
 def _class_names(path: Path, layout: Layout) -> list[str]:
+    if not path.is_file():
+        known = CIFAR10_CLASSES if layout.classes == len(CIFAR10_CLASSES) else ()
+        return list(known) or [f"class {i}" for i in range(layout.classes)]
     if layout.label_bytes:
         names = path.read_text(encoding="utf-8", errors="replace").split()
     else:

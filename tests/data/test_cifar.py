@@ -117,6 +117,14 @@ def test_a_label_out_of_range_is_named(case: tuple[str, Layout, Path]) -> None:
     assert str(caught.value).startswith(str(path))
 
 
+def test_class_names_may_be_missing(case: tuple[str, Layout, Path]) -> None:
+    name, layout, folder = case
+    (folder / layout.names).unlink()
+    classes = READ[name](folder, "test").classes
+    assert len(classes) == layout.classes
+    assert classes[3] == ("cat" if name == "cifar10" else "class 3")
+
+
 def test_wrong_class_names(case: tuple[str, Layout, Path]) -> None:
     name, layout, folder = case
     few = ["one", "two", "three"]
