@@ -69,11 +69,13 @@ def test_train_prints_a_line_an_epoch(run: Run, tmp_path: Path):
     code, out, err = run("train", *TINY, "--out", tmp_path / "run")
     assert code == 0
     lines = out.splitlines()
-    assert lines[0].startswith("epoch 1/2  train ")
-    assert lines[1].startswith("epoch 2/2  train ")
-    assert " img/s" in lines[1]
-    assert lines[2].startswith("test accuracy 0.")
-    assert str(tmp_path / "run") in lines[2]
+    assert lines[0].startswith("wide_resnet10_1 (")
+    assert "36 training, 4 validation, 40 test images" in lines[0]
+    assert lines[1].startswith("epoch 1/2  train ")
+    assert lines[2].startswith("epoch 2/2  train ")
+    assert " img/s" in lines[2]
+    assert lines[3].startswith("test accuracy 0.")
+    assert str(tmp_path / "run") in lines[3]
     assert "epoch 1/2" in err  # the bar
 
 

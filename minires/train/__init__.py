@@ -11,10 +11,10 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .config import RECIPES, ConfigError, TrainConfig
 from .evaluate import Loaded, evaluate, evaluate_source, load_trained
 from .info import describe_model, describe_system
-from .metrics import Tally
+from .metrics import Position, Tally
 from .predict import predict, read_image
 from .setup import Sets, load_sets, split_sets
-from .trainer import Position, Trainer, train
+from .trainer import Trainer, train
 from .watch import Interrupted, Watch
 
 __all__ = [

@@ -1,6 +1,4 @@
-"""What is measured: running sums of loss and correct answers, and the two files that keep them, a
-line an epoch.
-"""
+"""What is measured: running sums, how far a run has come, and the files of a line an epoch."""
 
 from __future__ import annotations
 
@@ -8,12 +6,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "METRICS",
+    "Position",
     "Tally",
     "append_line",
     "epoch_record",
@@ -76,6 +75,28 @@ class Tally:
     def to_dict(self) -> dict[str, float | int]:
         """Plain numbers, from which `Tally(**d)` goes on exactly."""
         return asdict(self)
+
+
+@dataclass
+class Position:
+    """How far a run has come. `epoch` counts finished epochs, `batch` those done of the next."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    rate: float = 0.0  # of the newest step
+    tally: Tally = field(default_factory=Tally)  # of this epoch's training batches
+    seconds: float = 0.0  # spent on them
+    best: list[float] | None = None  # the score of the best epoch: larger is better
+    best_epoch: int = 0
+    finished: bool = False
+    records: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Position:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(**{**values, "tally": Tally(**values["tally"])})
 
 
 def epoch_record(

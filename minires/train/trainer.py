@@ -11,18 +11,17 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..backend import to_device
 from ..errors import DataError, NonFiniteError
+from ..kernels.memory import threads
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .config import ConfigError, TrainConfig, flag
 from .evaluate import evaluate
 from .folder import RunFolder
-from .metrics import Tally, append_line, epoch_record, write_lines
+from .metrics import Position, Tally, append_line, epoch_record, write_lines
 from .plots import draw_curves
 from .setup import (
     Sets,
@@ -36,33 +35,11 @@ from .setup import (
 from .step import TrainStep
 from .watch import Interrupted, StopFlag, Watch, catch_signals, describe
 
-__all__ = ["Position", "Trainer", "train"]
+__all__ = ["Trainer", "train"]
 
 SAVE_EVERY = 300.0  # seconds between checkpoints inside a long epoch
 DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
 MOVABLE = ("data", "download", "device", "threads")  # what may change when a run is resumed
-
-
-@dataclass
-class Position:
-    """How far a run has come. `epoch` counts finished epochs, `batch` those done of the next."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    rate: float = 0.0  # of the newest step
-    tally: Tally = field(default_factory=Tally)  # of this epoch's training batches
-    seconds: float = 0.0  # spent on them
-    best: list[float] | None = None  # the score of the best epoch: larger is better
-    best_epoch: int = 0
-    finished: bool = False
-    records: list[dict[str, Any]] = field(default_factory=list)
-    timings: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Position:
-        """The inverse of `dataclasses.asdict`."""
-        return cls(**{**values, "tally": Tally(**values["tally"])})
 
 
 class Trainer:
@@ -151,6 +128,7 @@ class Trainer:
         the last good step stay in the folder.
         """
         self._saved, self._drawn = time.monotonic(), 0.0
+        self.watch.say(self._introduction())
         until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
         try:
             with catch_signals() as stop:
@@ -162,6 +140,14 @@ class Trainer:
             kept = f"its newest checkpoint is whole: minires train --resume {self.folder.path}"
             raise DataError(f"cannot save the run: {error}; {kept}") from error
         return self.summary()
+
+    def _introduction(self) -> str:
+        counts = {"training": self.sets.train, "validation": self.sets.val, "test": self.sets.test}
+        images = ", ".join(f"{len(some):,} {name}" for name, some in counts.items() if some)
+        size = sum(p.size for p in self.model.parameters())
+        device = f"{threads()} threads" if self.device == "cpu" else self.device
+        network = f"{self.config.model} ({size:,} parameters)"
+        return f"{network} on {self.config.dataset}: {images} images; {device}; {self.folder.path}"
 
     def _train_epoch(self, stop: StopFlag) -> None:
         at = self.position
