@@ -43,6 +43,7 @@ def likely_patterns(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shap
         _axis_factor,
         _offset,
         _left_out,
+        _mask,
         _diagonal,
     ):
         found += pattern(a, n, wrong, shape)
@@ -159,6 +160,14 @@ def _left_out(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> 
         return
     count = f"{np.count_nonzero(wrong)} of {wrong.size} elements are 0 and the others right"
     yield f"overwritten instead of accumulated (= for +=), or left out: {count}"
+
+
+def _mask(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> Iterator[str]:
+    """The opposite: right where numeric is not zero, and not zero where it is."""
+    if wrong.all() or np.abs(n[wrong]).max() > ALIKE * np.abs(n).max():
+        return
+    count = f"{np.count_nonzero(wrong)} of {wrong.size} elements are not 0 though numeric is"
+    yield f"a mask is missing, or too much is passed on: {count}, and the others are right"
 
 
 def _diagonal(a: np.ndarray, n: np.ndarray, wrong: np.ndarray, shape: Shape) -> Iterator[str]:
