@@ -9,6 +9,7 @@ the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -84,55 +85,69 @@ def _check_variable(
     settings: Settings,
     report: GradcheckReport,
 ) -> None:
-    """Compare the Jacobian of variable `k`: a quick pass over all, a close look where they
-    differ."""
+    """Compare the Jacobian of variable `k`: a quick pass, and a close look where they differ."""
     rounding = roundings(outputs)
     steps = settings.eps * scales(values[k]).ravel()
     numeric, noise = np.empty_like(analytic), np.empty_like(analytic)
     for i, h in enumerate(steps):
         numeric[:, i] = central(element_line(subject, values, k, i), h)
         noise[:, i] = rounding / h
-    size = np.abs(numeric).max(initial=0.0, where=np.isfinite(numeric))
+    size = float(np.abs(numeric).max(initial=0.0, where=np.isfinite(numeric)))
     error = settings.error(analytic, numeric, size, noise)
     confirmed = 0
     for i in np.argsort(-error.max(axis=0, initial=0.0), kind="stable"):
         if error[:, i].max(initial=0.0) <= settings.rtol or confirmed == CONFIRMED:
             break
+        column = _Column(subject, k, int(i), analytic[:, i], size, settings)
         line = element_line(subject, values, k, int(i))
-
-        def agrees(n: np.ndarray, spread: np.ndarray, a: np.ndarray = analytic[:, i]) -> bool:
-            noise = np.minimum(spread, 10 * settings.atol_scale * size)
-            return bool((settings.error(a, n, size, noise) <= settings.rtol).all())
-
-        numeric[:, i], spread, _ = refined(line, rounding, float(steps[i]), agrees)
-        noise[:, i] = np.minimum(spread, 10 * settings.atol_scale * size)
-        error[:, i] = settings.error(analytic[:, i], numeric[:, i], size, noise[:, i])
-        wrong = error[:, i] > settings.rtol
-        if wrong.any():
-            kinks, left, right = kinked(line, flat(outputs), rounding, float(steps[i]))
-            allowed = settings.allowed(left, right, size, noise[:, i]) + 1e-5 * np.abs(right - left)
-            inside = analytic[:, i] >= np.minimum(left, right) - allowed
-            inside &= analytic[:, i] <= np.maximum(left, right) + allowed
-            at = wrong & kinks & inside
-            if at.any():
-                j = int(np.argmax(at))
-                index = tuple(int(c) for c in np.unravel_index(i, values[k].shape))
-                slopes = float(left[j]), float(right[j]), float(analytic[j, i])
-                report.kinks.append(Kink(subject.variables[k].name, index, *slopes))
-                numeric[at, i], error[at, i] = analytic[at, i], 0
-            elif (wrong & kinks).any():
-                j = int(np.argmax(wrong & kinks))
-                report.notes.append(_outside(subject, k, int(i), left[j], right[j], analytic[j, i]))
+        numeric[:, i], error[:, i] = column.resolve(
+            line, flat(outputs), rounding, float(steps[i]), report
+        )
         confirmed += bool((error[:, i] > settings.rtol).any())
     report.checked += error.size
     _conclude(subject, outputs, k, analytic, numeric, error, settings, report)
 
 
-def _outside(subject: Subject, k: int, i: int, left: float, right: float, analytic: float) -> str:
-    name, value = subject.variables[k]
-    where = place(name, tuple(int(c) for c in np.unravel_index(i, value.shape)))
-    slopes = f"the slopes are {left:.6g} and {right:.6g}"
-    return f"kink at {where}: {slopes}, and the gradient {analytic:.6g} is not between them"
+class _Column(NamedTuple):
+    """One column of a Jacobian that the quick pass finds wrong."""
+
+    subject: Subject
+    k: int
+    i: int
+    analytic: np.ndarray
+    size: float  # of the Jacobian's largest element
+    settings: Settings
+
+    def error(self, numeric: np.ndarray, spread: np.ndarray) -> np.ndarray:
+        noise = np.minimum(spread, 10 * self.settings.atol_scale * self.size)
+        return self.settings.error(self.analytic, numeric, self.size, noise)
+
+    def resolve(
+        self, line: Line, base: np.ndarray, rounding: np.ndarray, h: float, report: GradcheckReport
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(numeric, error) with as many steps as it takes; a kink goes to the report."""
+        rtol, a = self.settings.rtol, self.analytic
+        agrees = lambda *found: bool((self.error(*found) <= rtol).all())  # noqa: E731
+        numeric, spread, _ = refined(line, rounding, h, agrees)
+        error = self.error(numeric, spread)
+        wrong = error > rtol
+        if not wrong.any():
+            return numeric, error
+        kinks, left, right = kinked(line, base, rounding, h)
+        slack = self.settings.allowed(left, right, self.size, 0.0) + 1e-5 * np.abs(right - left)
+        inside = (a >= np.minimum(left, right) - slack) & (a <= np.maximum(left, right) + slack)
+        name, value = self.subject.variables[self.k]
+        index = tuple(int(c) for c in np.unravel_index(self.i, value.shape))
+        for rows, passes in ((wrong & kinks & inside, True), (wrong & kinks & ~inside, False)):
+            if rows.any():
+                j = int(np.argmax(rows))
+                kink = Kink(name, index, float(left[j]), float(right[j]), float(a[j]))
+                if passes:
+                    report.kinks.append(kink)
+                    numeric[rows], error[rows] = a[rows], 0.0
+                else:
+                    report.notes.append(f"{kink}: not between the slopes")
+        return numeric, error
 
 
 def _conclude(
