@@ -28,18 +28,28 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
 
-# One column an option, one row a data set. "lr" is for SGD at this batch size.
-_COLUMNS = ("model", "epochs", "batch_size", "lr", "weight_decay", "schedule", "warmup", "flip")
+# One column an option, one row a data set; "lr" is for the row's optimizer and batch size.
+_COLUMNS = [
+    "model",
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "flip",
+]
 RECIPES: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {
-        #          model       epochs batch lr    decay  schedule   warmup flip
-        "shapes": ("resnet20", 3, 64, 0.2, 5e-4, "onecycle", 0.3, True),
-        "cifar10": ("resnet20", 30, 128, 0.2, 5e-4, "onecycle", 0.3, True),
-        "cifar100": ("resnet20", 30, 128, 0.2, 5e-4, "onecycle", 0.3, True),
+        #          model   epochs batch optim    lr   decay  schedule warmup flip
+        "shapes": ("resnet20", 3, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, True),
+        "cifar10": ("resnet20", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
+        "cifar100": ("resnet20", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
     }.items()
 }
-ADAM_LR = 1e-3  # Adam's own usual rate: SGD's would be a hundred times too large
+USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of an optimizer that is not the row's
 
 
 class ConfigError(ValueError):
@@ -83,7 +93,7 @@ class TrainConfig:
     stem: str | None = _option(None, "first layers (the network's own by default)", choices=STEMS)
     epochs: int | None = _option(None, "times through the training images", least=1)
     batch_size: int | None = _option(None, "images a step", least=1)
-    optimizer: str = _option("sgd", "update rule", choices=OPTIMIZERS)
+    optimizer: str | None = _option(None, "update rule", choices=OPTIMIZERS)
     lr: float | None = _option(None, "highest learning rate", above=0)
     momentum: float = _option(0.9, "momentum of sgd (Nesterov's) and first beta of adam", below=1)
     weight_decay: float | None = _option(
@@ -113,8 +123,8 @@ class TrainConfig:
         """The same with every `None` that has a default filled in, and every value checked."""
         self.check()
         recipe = dict(RECIPES[self.dataset])
-        if self.optimizer != "sgd":
-            recipe["lr"] = ADAM_LR
+        if self.optimizer not in (None, recipe["optimizer"]):
+            recipe["lr"] = USUAL_LR[self.optimizer]
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 

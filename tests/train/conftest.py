@@ -51,7 +51,8 @@ def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def config() -> TrainConfig:
-    return TrainConfig(epochs=3, batch_size=16, lr=0.1, val_fraction=0.2, augment=False)
+    options = {"optimizer": "sgd", "lr": 0.1, "warmup": 0.3, "augment": False}
+    return TrainConfig(epochs=3, batch_size=16, val_fraction=0.2, **options)
 
 
 MakeTrainer = Callable[..., Trainer]

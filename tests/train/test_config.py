@@ -25,9 +25,11 @@ def test_what_is_given_wins():
     assert (config.epochs, config.flip, config.weight_decay) == (7, False, 0.0)
 
 
-def test_adam_gets_its_own_rate():
-    assert TrainConfig(optimizer="adam").resolved().lr == settings.ADAM_LR
-    assert TrainConfig(optimizer="adam", lr=0.5).resolved().lr == 0.5
+def test_another_optimizer_gets_its_usual_rate():
+    assert TrainConfig(dataset="cifar10", optimizer="adam").resolved().lr == 1e-3
+    assert TrainConfig(dataset="shapes", optimizer="sgd").resolved().lr == 0.1
+    assert TrainConfig(dataset="cifar10", optimizer="adam", lr=0.5).resolved().lr == 0.5
+    assert TrainConfig(optimizer="adamw").resolved() == TrainConfig().resolved()
 
 
 def test_choices_are_those_of_the_packages():
