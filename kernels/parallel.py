@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 
 from threadpoolctl import ThreadpoolController
@@ -46,4 +47,5 @@ def for_each(work: Callable[[int], None], count: int) -> None:
             for i in range(count):
                 work(i)
         else:
-            list(_workers(workers).map(work, range(count)))
+            contexts = [copy_context() for _ in range(count)]  # the caller's np.errstate goes along
+            list(_workers(workers).map(lambda c, i: c.run(work, i), contexts, range(count)))
