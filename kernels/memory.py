@@ -28,7 +28,7 @@ __all__ = ["Pool", "empty", "pool", "set_threads", "threads", "workspace", "zero
 SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
 ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 
-# Threads that wait in a busy loop (OpenMP's default) would steal the cores from those of `parallel`.
+# Threads that wait in a busy loop (OpenMP's default) would steal cores from those of `parallel`.
 # Read once, when Numba starts its threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
