@@ -29,17 +29,11 @@ STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
 
 # One column an option, one row a data set; "lr" is for the row's optimizer and batch size.
-_COLUMNS = [
-    "model",
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "warmup",
-    "flip",
-]
+_COLUMNS = (
+    *("model", "epochs", "batch_size"),
+    *("optimizer", "lr", "weight_decay"),
+    *("schedule", "warmup", "flip"),
+)
 RECIPES: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {

@@ -125,6 +125,8 @@ class RunFolder:
         if not folder.config.is_file():
             raise DataError(f"{path}: not a run folder: it has no config.json")
         folder.check_writable()
+        for half in folder.path.glob(".*.tmp"):  # of a process that was killed while writing
+            half.unlink()
         return folder
 
     def check_writable(self, create: bool = False) -> None:

@@ -145,7 +145,8 @@ class Trainer:
         counts = {"training": self.sets.train, "validation": self.sets.val, "test": self.sets.test}
         images = ", ".join(f"{len(some):,} {name}" for name, some in counts.items() if some)
         size = sum(p.size for p in self.model.parameters())
-        device = f"{threads()} threads" if self.device == "cpu" else self.device
+        count = "1 thread" if threads() == 1 else f"{threads()} threads"
+        device = count if self.device == "cpu" else self.device
         network = f"{self.config.model} ({size:,} parameters)"
         return f"{network} on {self.config.dataset}: {images} images; {device}; {self.folder.path}"
 
