@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from .train import (
     predict,
 )
 from .train import config as settings
+from .train.config import unknown
 from .version import __version__
 
 __all__ = ["main"]
@@ -53,6 +55,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            message = str(unknown("COMMAND", wrong[1], re.findall(r"\w+", wrong[2])))
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
@@ -133,7 +138,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     names = ("dataset", "data", "download", "split", "limit", "normalize", "model", "stem", "which")
     options = {name: getattr(given, name) for name in (*names, "device", "threads")}
     watch = Watch(quiet=given.quiet)
-    with watch.bar("images", None) as bar:
+    with watch.bar("images", None, delay=0.1) as bar:  # nothing yet when it fails at once
         source = given.source or given.weights
         scores = evaluate_source(source, **options, after_batch=bar.update)
     if given.json:

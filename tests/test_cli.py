@@ -210,7 +210,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
     ("words", "message"),
     [
         ([], "arguments are required: COMMAND"),
-        (["trian"], "'trian'"),
+        (["trian"], "COMMAND: unknown value 'trian', did you mean 'train'? Choices: train, evalu"),
         (["train", "--modle", "x"], "unrecognized argument --modle, did you mean --model?"),
         (["train", "--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
         (["train", "--epochs", "0"], "--epochs: must be at least 1, got 0"),

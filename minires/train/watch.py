@@ -71,7 +71,9 @@ class Watch:
         print(text, file=stream, flush=True)
 
     @contextmanager
-    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Any]:
+    def bar(
+        self, title: str, total: int | None, done: int = 0, *, delay: float = 0.0
+    ) -> Iterator[Any]:
         """A bar over `total` images: share done, time left, images a second. Call `.update(count)`
         on it.
         """
@@ -82,6 +84,7 @@ class Watch:
             desc=title,
             total=total,
             initial=done,
+            delay=delay,
             disable=self.quiet,
             unit="img",
             leave=False,
