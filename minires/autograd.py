@@ -108,23 +108,30 @@ def check_finite(array: Any, op: str, what: str) -> None:
 class Node:
     """One application of an operation.
 
-    edges: for each input (source, shape, dtype), or None where no gradient is wanted; the source is
-    the `Node` that made the
-        input, or the leaf tensor.
-    versions: (counter, value) of the inputs and the output: whoever writes in place raises its
-    counter.
+    edges: for each input the `Node` that made it, the leaf tensor, or None where no gradient is
+        wanted.
+    counters, versions: of the inputs and the output; whoever writes in place raises its counter.
+    shape, dtype: of the output.
+
+    A long graph is many nodes, and the garbage collector looks at every container: they are few.
     """
 
-    __slots__ = ("age", "backward", "edges", "grad", "op", "owned", "versions")
+    __slots__ = (
+        *("age", "backward", "counters", "dtype", "edges"),
+        *("grad", "op", "owned", "shape", "versions"),
+    )
 
     def __init__(
         self,
         op: str,
         backward: Callable[..., Any] | None,
-        edges: list[tuple[Any, tuple[int, ...], Any] | None],
-        versions: list[tuple[list[int], int]],
+        edges: list[Any],
+        counters: list[list[int]],
+        output: Any,
     ) -> None:
-        self.op, self.backward, self.edges, self.versions = op, backward, edges, versions
+        self.op, self.backward, self.edges, self.counters = op, backward, edges, counters
+        self.versions = tuple([counter[0] for counter in counters])
+        self.shape, self.dtype = output.shape, output.dtype
         self.age = next(_ages)
         self.grad: Any = None
         self.owned = False
@@ -134,7 +141,7 @@ class Node:
 
     def release(self) -> None:
         """Forget what backward needed, so that its memory is free at once."""
-        self.backward, self.edges, self.versions = None, [], []
+        self.backward, self.edges, self.counters, self.versions = None, [], [], ()
 
     def input_gradients(self, g: Any) -> tuple[Any, ...]:
         """Call the backward closure and check what it returns."""
@@ -143,8 +150,8 @@ class Node:
                 f"backward: the graph through {self.op} was already differentiated and freed; "
                 "pass retain_graph=True to the first backward() to use it twice"
             )
-        for position, (counter, value) in enumerate(self.versions):
-            if counter[0] != value:
+        for position, counter in enumerate(self.counters):
+            if counter[0] != (value := self.versions[position]):
                 last = position == len(self.versions) - 1
                 what = "the output" if last else f"tensor input {position}"
                 raise GraphError(
@@ -178,12 +185,11 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
             node = heapq.heappop(pending)
             g, node.grad = node.grad, None
             grads = node.input_gradients(g)
-            for position, (edge, dx) in enumerate(zip(node.edges, grads, strict=True)):
-                if edge is None or dx is None:
+            for position, (source, dx) in enumerate(zip(node.edges, grads, strict=True)):
+                if source is None or dx is None:
                     continue
                 dx = _checked(node, position, dx)
                 fresh = _is_fresh(dx, g, grads)
-                source = edge[0]
                 if not isinstance(source, Node):
                     _add_to_leaf(source, dx, fresh)
                 elif source.grad is None:
@@ -201,15 +207,15 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
 
 
 def _checked(node: Node, position: int, dx: Any) -> Any:
-    _, shape, dtype = node.edges[position]  # type: ignore[misc]
-    if dx.shape != shape:
+    source = node.edges[position]
+    if dx.shape != source.shape:
         raise ShapeError(
             f"backward of {node.op} returned a gradient of shape {dx.shape} "
-            f"for input {position} of shape {shape}"
+            f"for input {position} of shape {source.shape}"
         )
     if _anomaly.get():
         check_finite(dx, f"{node.op} (backward)", f"gradient-of-input-{position}")
-    return dx if dx.dtype is dtype or dx.dtype == dtype else dx.astype(dtype)
+    return dx if dx.dtype == source.dtype else dx.astype(source.dtype)
 
 
 def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:

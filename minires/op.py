@@ -83,19 +83,18 @@ class Op:
         return inputs[: len(self.arrays)], {**given, **params}
 
     def _record(self, out: Tensor, inputs: Any, backward: Any) -> None:
-        edges, versions = [], []
+        edges, counters, wanted = [], [], False
         for x in inputs:
+            source = None
             if isinstance(x, Tensor):
-                versions.append((x._counter, x._counter[0]))
-                edges.append(
-                    (x._node or x, x.array.shape, x.array.dtype) if x.requires_grad else None
-                )
-            else:
-                edges.append(None)
-        if any(edges):
-            versions.append((out._counter, out._counter[0]))
+                counters.append(x._counter)
+                if x.requires_grad:
+                    source, wanted = x._node or x, True
+            edges.append(source)
+        if wanted:
+            counters.append(out._counter)
             out.requires_grad = True
-            out._node = Node(self.name, backward, edges, versions)
+            out._node = Node(self.name, backward, edges, counters, out.array)
 
     def _check_finite(self, out: Tensor, inputs: Any) -> None:
         for position, x in enumerate(inputs):
