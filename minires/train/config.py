@@ -30,17 +30,17 @@ DEVICES = ("auto", "cpu", "cuda")
 
 # One column an option, one row a data set; "lr" is for the row's optimizer and batch size.
 _COLUMNS = (
-    *("model", "epochs", "batch_size"),
+    *("model", "stem", "epochs", "batch_size"),
     *("optimizer", "lr", "weight_decay"),
-    *("schedule", "warmup", "flip"),
+    *("schedule", "warmup", "augment"),
 )
 RECIPES: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {
-        #          model   epochs batch optim    lr   decay  schedule warmup flip
-        "shapes": ("resnet20", 3, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, True),
-        "cifar10": ("resnet20", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
-        "cifar100": ("resnet20", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
+        #          model       stem  epochs batch optim   lr   decay  schedule warmup augment
+        "shapes": ("resnet20", "cifar", 3, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, False),
+        "cifar10": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
+        "cifar100": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
     }.items()
 }
 USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of an optimizer that is not the row's
@@ -84,7 +84,9 @@ class TrainConfig:
     download: bool = _option(False, "fetch the data set into --data when it is missing")
     normalize: str = _option("dataset", "mean and deviation to normalise with", choices=NORMALIZE)
     model: str | None = _option(None, "network; minires info --models lists them", of="NAME")
-    stem: str | None = _option(None, "first layers (the network's own by default)", choices=STEMS)
+    stem: str | None = _option(
+        None, "first layers; cifar keeps small pictures large", choices=STEMS
+    )
     epochs: int | None = _option(None, "times through the training images", least=1)
     batch_size: int | None = _option(None, "images a step", least=1)
     optimizer: str | None = _option(None, "update rule", choices=OPTIMIZERS)
@@ -99,8 +101,8 @@ class TrainConfig:
     label_smoothing: float = _option(
         0.0, "share of the target given to all classes", least=0, below=1
     )
-    augment: bool = _option(True, "shift by up to 4 pixels and flip the training images")
-    flip: bool | None = _option(None, "mirror images when augmenting")
+    augment: bool | None = _option(None, "shift by up to 4 pixels and flip the training images")
+    flip: bool = _option(True, "mirror images when augmenting")
     cutout: int = _option(0, "side of a square cut out of each training image, pixels", least=0)
     val_fraction: float = _option(
         0.1, "share of the training images kept to choose by", least=0, below=1

@@ -178,5 +178,6 @@ def _foreign_card(file: Any, path: Path, given: dict[str, Any], normalized: bool
     outputs = [array.shape[0] for array in file.arrays.values() if array.ndim == 2]
     classes = [str(k) for k in range(outputs[-1] if outputs else 10)]
     size = 224 if len(classes) == 1000 else 32
-    known = {"stem": None, "classes": classes, "mean": (), "std": (), "size": size}
+    stem = "cifar" if size == 32 else None
+    known = {"stem": stem, "classes": classes, "mean": (), "std": (), "size": size}
     return Card(**{**known, **given})

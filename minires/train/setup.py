@@ -51,9 +51,7 @@ class Sets:
         """
         assert config.batch_size is not None
         augment = (
-            Augment(crop=4, flip=bool(config.flip), cutout=config.cutout)
-            if config.augment
-            else None
+            Augment(crop=4, flip=config.flip, cutout=config.cutout) if config.augment else None
         )
         lonely = len(self.train) % config.batch_size == 1 and len(self.train) > 1
         return Loader(

@@ -89,3 +89,9 @@ def test_bad_files(tmp_path: Path, text: str, message: str):
     path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         TrainConfig.load(path)
+
+
+def test_small_pictures_get_the_stem_for_them():
+    config = TrainConfig(dataset="cifar10", model="resnet18").resolved()
+    assert config.stem == "cifar"
+    assert TrainConfig(model="resnet18", stem="imagenet").resolved().stem == "imagenet"

@@ -99,7 +99,7 @@ def test_weight_files_say_what_they_are(trainer: MakeTrainer, tmp_path: Path):
     assert file.arrays["conv1.weight"].shape == (8, 3, 3, 3)  # (k, c, r, s), as PyTorch has it
     metadata = file.metadata
     assert metadata["model"] == "resnet20"
-    assert json.loads(metadata["arguments"]) == {"num_classes": 8}
+    assert json.loads(metadata["arguments"]) == {"num_classes": 8, "stem": "cifar"}
     assert json.loads(metadata["classes"]) == CLASSES
     assert len(json.loads(metadata["mean"])) == len(json.loads(metadata["std"])) == 3
     assert metadata["input_size"] == "8"
