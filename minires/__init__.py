@@ -1,6 +1,8 @@
 """minires: residual networks from scratch, on NumPy or CuPy.
 
-    import minires as mr from minires import nn, optim, models, data import minires.functional as F
+    import minires as mr
+    from minires import nn, optim, models, data
+    import minires.functional as F
 
 `tensor` makes a Tensor, `no_grad` stops recording, `gradcheck` checks gradients against numerical
 derivatives; networks are in `models`, their parts in `nn`, and `minires.train` is the trainer
