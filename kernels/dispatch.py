@@ -48,9 +48,7 @@ def array_module(x: Any) -> ModuleType:
 
 
 class Kernel(Generic[P, R]):
-    """A reference function with its twins. Calling it runs the best one that serves the
-    arguments.
-    """
+    """A reference function with its twins; a call runs the one that serves the arguments."""
 
     def __init__(self, function: Callable[P, R], cases: tuple[Case, ...]) -> None:
         update_wrapper(self, function)

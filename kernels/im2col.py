@@ -1,5 +1,4 @@
-"""Windows of images as rows of a matrix, and back: what turns convolution and pooling into plain
-array code.
+"""Windows of images as rows of a matrix, and back: convolution and pooling as array code.
 
 Layout: images are (n, h, w, c); columns are (n, p, q, r, s, c): for each output pixel (p, q) its r
 x s window of c channels, so that one row of the matrix (n·p·q, r·s·c) is what one output pixel

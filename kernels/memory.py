@@ -1,5 +1,4 @@
-"""The buffer pool that kernels take their outputs and workspaces from, and the number of threads
-they use.
+"""The buffer pool of the kernels' outputs and workspaces, and their number of threads.
 
 Fresh memory is slow: the kernel clears every page at first touch, which for a training step costs
 as much as its BatchNorms. So a block that is no longer in use is kept and handed out again. What

@@ -1,5 +1,4 @@
-"""Threads for kernels whose inner step is a BLAS product: each thread runs whole chunks, BLAS
-itself stays on one.
+"""Threads for kernels built on BLAS products: each runs whole chunks, BLAS stays on one.
 
 A product that BLAS spreads over threads meets at a barrier every few milliseconds, between two
 parallel loops that meet at barriers of their own. Here a chunk of images is gathered, multiplied

@@ -175,9 +175,7 @@ def _wants_needs(backward: Callable[..., Any]) -> bool:
 
 
 def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
-    """Add to `.grad` of every leaf that `root` depends on. `upstream` has the shape of root's
-    output.
-    """
+    """Add to `.grad` of every leaf that `root` depends on; `upstream` is like root's output."""
     root.grad, root.owned = upstream, False
     pending = [root]
     try:
@@ -219,9 +217,7 @@ def _checked(node: Node, position: int, dx: Any) -> Any:
 
 
 def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:
-    """Whether nobody else uses `dx`: backward may hand out its upstream, a view of it, or one array
-    twice.
-    """
+    """Whether nobody else uses `dx`: it may be the upstream, a view of it, or handed out twice."""
     if dx is g or (dx.base is not None and array_module(dx).may_share_memory(dx, g)):
         return False
     return len(grads) == 1 or sum(dx is other for other in grads) == 1

@@ -1,5 +1,4 @@
-"""Devices: which array module a value belongs to, and how it moves. The only place that looks for
-CuPy.
+"""Devices: which array module a value belongs to, and how it moves; only here is CuPy sought.
 
 CuPy is imported lazily: it costs a second, and most machines have no GPU.
 """

@@ -1,6 +1,4 @@
-"""The errors that minires raises on purpose, each with one line that names the value and what was
-expected.
-"""
+"""The errors raised on purpose: one line that names the value and what was expected."""
 
 __all__ = ["DTypeError", "DataError", "GraphError", "NonFiniteError", "ShapeError"]
 

@@ -33,9 +33,7 @@ __all__ = ["OPS", "Op", "op"]
 
 
 class Op:
-    """An operation: called with tensors, arrays or numbers, it returns a tensor and records the
-    graph.
-    """
+    """An operation: a call with tensors, arrays or numbers returns a tensor and records it."""
 
     def __init__(self, function: Callable[..., Any], cases: tuple[Case, ...]) -> None:
         update_wrapper(self, function)
@@ -111,9 +109,7 @@ def _share_version(out: Tensor, inputs: Any) -> None:
 
 
 def _plain(x: Any, name: str) -> Any:
-    """A non-tensor input as the operation sees it: Python numbers stay, so that they take the
-    tensor's dtype.
-    """
+    """A non-tensor input as the operation sees it; Python numbers take the tensor's dtype."""
     if x is None or type(x) in (float, int, bool) or is_array(x):
         return x
     if isinstance(x, np.generic):  # np.float64(2) too would promote float32

@@ -92,9 +92,7 @@ class Tensor(Operators):
     # Changing data, and leaving the graph
 
     def assign(self, value: Any) -> Tensor:
-        """Overwrite the data in place with `value` (broadcast to this shape); a graph that used it
-        notices.
-        """
+        """Overwrite the data in place with `value` (broadcast); a graph that used it notices."""
         value = value.array if isinstance(value, Tensor) else value
         given = np.shape(value)
         fits = zip(given[::-1], self.shape[::-1], strict=False)
@@ -119,9 +117,7 @@ class Tensor(Operators):
         return out
 
     def to(self, target: Any) -> Tensor:
-        """This tensor on another device ("cpu", "cuda") or in another dtype. Differentiable for
-        dtypes.
-        """
+        """This tensor on another device ("cpu", "cuda") or, differentiably, in another dtype."""
         if isinstance(target, str) and target in ("auto", "cpu", "cuda"):
             moved = to_device(self.array, resolve_device(target))
             return (

@@ -1,6 +1,4 @@
-"""Functions of one array, element by element, and the few of two or three that choose between
-elements.
-"""
+"""Functions of one array, element by element, and those that choose between elements."""
 
 from __future__ import annotations
 

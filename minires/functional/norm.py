@@ -1,6 +1,4 @@
-"""BatchNorm, alone and as one unit with the convolution before it and the residual and ReLU after
-it.
-"""
+"""BatchNorm, alone and as one unit with the convolution before and the residual after it."""
 
 from __future__ import annotations
 
