@@ -7,6 +7,7 @@
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
 group side by side. The references build all columns at once; in the CPU twins each thread goes
 through a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
+Where `plan` says so, the CPU twins use Winograd's algorithm instead.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -18,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from . import winograd
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .im2col import Pair, col2im, gather, im2col, output_size, scatter
 from .memory import empty, workspace
 from .parallel import for_each
+from .plan import choose_convolution
 
 __all__ = ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"]
 
@@ -134,6 +137,9 @@ def _is_pointwise(window: Pair, stride: Pair, padding: Pair) -> bool:
 def _conv2d_cpu(
     x: np.ndarray, w: np.ndarray, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> np.ndarray:
+    plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
+    if plan == "winograd":
+        return winograd.convolve(x, w, padding=padding)
     y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
@@ -167,6 +173,9 @@ def _conv2d_input_gradient_cpu(
 ) -> np.ndarray:
     n, p, q, k = g.shape
     r, s, c, _ = w.shape
+    plan = choose_convolution((n, *size, c), w.shape, stride, padding, dilation, groups, g.dtype)
+    if plan == "winograd":
+        return winograd.convolve_input_gradient(g, w, padding=padding)
     g, matrix = np.ascontiguousarray(g), np.ascontiguousarray(w).reshape(-1, k).T
     dx = empty((n, *size, c), g.dtype)
     pointwise = _is_pointwise((r, s), stride, padding)
@@ -198,6 +207,9 @@ def _conv2d_weight_gradient_cpu(
 ) -> np.ndarray:
     n, p, q, k = g.shape
     (r, s), c = window, x.shape[3]
+    plan = choose_convolution(x.shape, (r, s, c, k), stride, padding, dilation, groups, x.dtype)
+    if plan == "winograd":
+        return winograd.convolve_weight_gradient(x, g, padding=padding)
     depth = r * s * c
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     pointwise = _is_pointwise(window, stride, padding)

@@ -25,6 +25,7 @@ from .dispatch import array_module
 __all__ = ["Pool", "empty", "pool", "set_threads", "threads", "workspace", "zeros"]
 
 SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
+FORGET = 0.95  # what remains of the memory of how much was in use, at each block not found
 ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 
 # Threads that wait in a busy loop (OpenMP's default) would steal cores from those of `parallel`.
@@ -69,6 +70,7 @@ class Pool:
         self.poison = bool(os.environ.get("MINIRES_POISON"))
         self.fresh = 0  # blocks ever taken from the system
         self.in_use = 0  # bytes
+        self.most = 0.0  # bytes: the most in use at a time, slowly forgotten
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array, filled with NaN when `poison` is set."""
@@ -85,10 +87,13 @@ class Pool:
     def _take(self, size: int) -> np.ndarray:
         with self._lock:
             self.in_use += size
+            self.most = max(self.most, self.in_use)
         try:
             return self._idle[size].pop()
         except IndexError:
-            if self.idle > self.in_use:  # shapes have changed for good: let the old blocks go
+            # a step repeated finds all its blocks; once shapes change for good, let the old ones go
+            self.most = max(FORGET * self.most, self.in_use)
+            if self.idle > 2 * self.most:
                 self.trim()
             self.fresh += 1
             raw = np.empty(size + ALIGNMENT, np.uint8)
@@ -109,6 +114,7 @@ class Pool:
     def trim(self) -> None:
         """Return the idle blocks to the system."""
         self._idle.clear()
+        self.most = self.in_use
 
 
 def _size_class(size: int) -> int:

@@ -60,14 +60,34 @@ def test_size_classes_waste_at_most_an_eighth_of_large_blocks():
         del a
 
 
+def test_a_repeated_step_takes_nothing_from_the_system():
+    """Also when nothing of it is kept in between."""
+    pool = Pool()
+
+    def step() -> None:
+        kept = [pool.empty((i << 19,), np.uint8) for i in range(1, 12)]
+        kept.clear()
+        pool.empty((13 << 19,), np.uint8)
+
+    step()
+    step()
+    fresh = pool.fresh
+    for _ in range(5):
+        step()
+    assert pool.fresh == fresh
+
+
 def test_old_shapes_are_let_go():
     pool = Pool()
     kept = [pool.empty((1 << 20,), np.uint8) for _ in range(8)]
     kept.clear()
     assert pool.idle == 8 << 20
-    big = pool.empty((3 << 20,), np.uint8)
-    assert pool.idle == 0
-    assert big.size == 3 << 20
+    for _ in range(100):
+        kept = [pool.empty((i << 16,), np.uint8) for i in (3, 5, 7)]
+    assert pool.idle >= 8 << 20  # three blocks are no change of shapes
+    for i in range(100):
+        pool.empty(((9 + i) << 12,), np.uint8)
+    assert pool.idle < 8 << 20
 
 
 def test_blocks_return_from_any_thread():

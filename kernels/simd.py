@@ -1,0 +1,200 @@
+"""Functions on vectors of float32, written as LLVM instructions.
+
+Numba leaves it to LLVM which values of a loop stay in registers and which loads become broadcasts;
+for a product or a Winograd transform it chooses badly. Here a function's body says so itself: it is
+Python code that runs once, while the kernel is compiled, and puts one LLVM instruction after
+another. Loops over `range` in a body are therefore unrolled, and matrices of constants become part
+of the instructions.
+
+    @vector_function(width=16)
+    def double(lanes, source, to):
+        x = lanes.load(source)
+        lanes.store(lanes.add(x, x), to)
+
+makes `double(source, to)`, to be called from compiled code with the addresses of 16 float32 each.
+All arguments are int64: addresses, sizes, and distances in bytes.
+
+Source: the LLVM language reference, https://llvm.org/docs/LangRef.html.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
+
+__all__ = ["Lanes", "add_vectors", "read_float", "vector_function", "write_address", "write_float"]
+
+FLOAT = ir.FloatType()
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+BIT = ir.IntType(1)
+intrinsic: Any = _intrinsic  # a decorator that takes the first parameter away
+NUMBER_ALIGNED = 4  # bytes: vectors may start at any float32
+
+
+class Lanes:
+    """The instructions, for vectors of `width` lanes, that a function's body puts together."""
+
+    def __init__(self, builder: ir.IRBuilder, width: int) -> None:
+        self.builder, self.width = builder, width
+        self.type = ir.VectorType(FLOAT, width)
+        self._bits = ir.VectorType(BIT, width)
+
+    # -- addresses
+
+    def offset(self, address: Any, distance: Any) -> Any:
+        """The address `distance` bytes on; a distance is a Python int or an int64 value."""
+        if isinstance(distance, int):
+            if distance == 0:
+                return address
+            distance = INT64(distance)
+        return self.builder.add(address, distance)
+
+    def steps(self, address: Any, distance: Any, count: int) -> list[Any]:
+        """The addresses `address`, `address + distance`, …: `count` of them."""
+        return [
+            self.offset(address, self.builder.mul(distance, INT64(i)) if i else 0)
+            for i in range(count)
+        ]
+
+    def address(self, table: Any, index: int) -> Any:
+        """Entry `index` of a table of addresses."""
+        entry = self.offset(table, 8 * index)
+        return self.builder.load(self.builder.inttoptr(entry, INT64.as_pointer()), align=8)
+
+    # -- memory
+
+    def load(self, address: Any, mask: Any = None) -> Any:
+        """The vector at an address; lanes outside `mask` read nothing and are zero."""
+        place: Any = self.builder.inttoptr(address, self.type.as_pointer())
+        if mask is None:
+            return self.builder.load(place, align=NUMBER_ALIGNED)
+        kind = ir.FunctionType(self.type, [place.type, INT32, self._bits, self.type])
+        name = f"llvm.masked.load.v{self.width}f32.p0"
+        arguments = [place, INT32(NUMBER_ALIGNED), mask, self.constant(0.0)]
+        return self._call(name, kind, arguments)
+
+    def store(self, x: Any, address: Any, mask: Any = None) -> None:
+        """Write a vector; lanes outside `mask` leave memory as it is."""
+        place: Any = self.builder.inttoptr(address, self.type.as_pointer())
+        if mask is None:
+            self.builder.store(x, place, align=NUMBER_ALIGNED)
+            return
+        kind = ir.FunctionType(ir.VoidType(), [self.type, place.type, INT32, self._bits])
+        name = f"llvm.masked.store.v{self.width}f32.p0"
+        self._call(name, kind, [x, place, INT32(NUMBER_ALIGNED), mask])
+
+    def broadcast(self, address: Any) -> Any:
+        """The one number at an address, in every lane."""
+        place = self.builder.inttoptr(address, FLOAT.as_pointer())
+        return self._every_lane(self.builder.load(place, align=NUMBER_ALIGNED), self.type)
+
+    def first(self, count: Any) -> Any:
+        """The mask of the first `count` lanes; None, for all of them, when count is None."""
+        if count is None:
+            return None
+        numbers = ir.VectorType(INT32, self.width)
+        limit = self._every_lane(self.builder.trunc(count, INT32), numbers)
+        lane = ir.Constant(numbers, list(range(self.width)))
+        return self.builder.icmp_unsigned("<", lane, limit)
+
+    # -- arithmetic
+
+    def constant(self, value: float) -> Any:
+        """The same number in every lane."""
+        return ir.Constant(self.type, [float(value)] * self.width)
+
+    def add(self, x: Any, y: Any) -> Any:
+        """x + y"""
+        return self.builder.fadd(x, y)
+
+    def subtract(self, x: Any, y: Any) -> Any:
+        """x - y"""
+        return self.builder.fsub(x, y)
+
+    def multiply(self, x: Any, y: Any) -> Any:
+        """x · y"""
+        return self.builder.fmul(x, y)
+
+    def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
+        """x · y + z with one rounding."""
+        kind = ir.FunctionType(self.type, [self.type] * 3)
+        return self._call(f"llvm.fma.v{self.width}f32", kind, [x, y, z])
+
+    def _every_lane(self, number: Any, kind: ir.VectorType) -> Any:
+        undefined = ir.Constant(kind, ir.Undefined)
+        one = self.builder.insert_element(undefined, number, INT32(0))
+        zeros = ir.Constant(ir.VectorType(INT32, self.width), [0] * self.width)
+        return self.builder.shuffle_vector(one, undefined, zeros)
+
+    def _call(self, name: str, kind: ir.FunctionType, arguments: list[Any]) -> Any:
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, arguments)
+
+
+def vector_function(width: int, optional: bool = False) -> Callable[[Callable[..., None]], Any]:
+    """Decorate `body(lanes, *int64s)`: compiled code calls it with the int64s alone.
+
+    The body's parameters with a default value are left out, or all taken with `optional`.
+    """
+
+    def decorate(body: Callable[..., None]) -> Any:
+        def typing(*arguments):
+            def generate(context, builder, _, values):
+                body(Lanes(builder, width), *values)
+                return context.get_dummy_value()
+
+            return types.void(*[types.int64] * (len(arguments) - 1)), generate
+
+        every = inspect.signature(body).parameters.values()
+        taken = [p.replace(default=p.empty) for p in every if optional or p.default is p.empty]
+        typing.__name__, typing.__doc__ = body.__name__, body.__doc__
+        typing.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+        return intrinsic(typing)
+
+    return decorate
+
+
+@intrinsic
+def write_address(_, place, value):
+    """Store the int64 `value` at the address `place`."""
+
+    def generate(context, builder, signature, arguments):
+        place, value = arguments
+        builder.store(value, builder.inttoptr(place, INT64.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def write_float(_, place, value):
+    """Store the float32 `value` at the address `place`."""
+
+    def generate(context, builder, signature, arguments):
+        place, value = arguments
+        builder.store(value, builder.inttoptr(place, FLOAT.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), generate
+
+
+@intrinsic
+def read_float(_, place):
+    """The float32 at the address `place`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], FLOAT.as_pointer()), align=4)
+
+    return types.float32(types.int64), generate
+
+
+def add_vectors(lanes: Lanes, to: Any, x: Any) -> None:
+    """to += x, as the body of a vector function."""
+    lanes.store(lanes.add(lanes.load(to), lanes.load(x)), to)

@@ -1,0 +1,106 @@
+"""3x3 convolutions with stride 1 by Winograd's F(4x4, 3x3), and their two gradients.
+
+A thread takes a chunk of tiles that stays in its cache through all three stages: transform the
+images (36 planes of tiles x channels), multiply each plane with the transformed weights, transform
+the products back. So memory sees the images once and the outputs once, and a fourth of the
+multiplications of the definition remain. `winograd_transforms` has the algorithm, `winograd_loops`
+the compiled loops; here are the functions that take arrays, and the sizes of chunks and scratch.
+
+Results do not depend on the number of threads. Each output comes from one tile. A weight gradient
+is a sum over tiles: those are cut into a fixed number of parts, each summed in order, and the parts
+are added in order; with more threads than parts, a part's output channels are divided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import winograd_loops as loops
+from .memory import empty, threads, workspace
+from .winograd_loops import BLOCK, CHANNELS, GAP, TABLES, TILES, WIDTH, Shape
+
+__all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
+
+Pair = tuple[int, int]
+
+CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
+SUMS = 4  # parts of a weight gradient …
+LARGE_SUMS = 2  # … or so many where one part's sums would not fit any cache
+LARGE = 1 << 15  # c·k
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
+
+
+def _planes(numbers: int) -> int:
+    return 36 * (numbers + GAP)
+
+
+def _shape(images: tuple[int, ...], k: int, padding: Pair) -> Shape:
+    n, h, w, c = images
+    p, q = h + 2 * padding[0] - 2, w + 2 * padding[1] - 2
+    return Shape(n, h, w, c, p, q, k, *padding, -(-p // 4), -(-q // 4))
+
+
+def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
+    """How many tiles to take at a time, a multiple of TILES: what fits into the cache, but not
+    fewer than `least` unless there are no more.
+    """
+    fit = CACHE // (36 * numbers_a_tile) // TILES * TILES
+    return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
+
+
+def convolve(x: np.ndarray, w: np.ndarray, *, padding: Pair) -> np.ndarray:
+    """x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k), float32."""
+    return _convolve(x, w, _shape(x.shape, w.shape[3], padding), rotated=False)
+
+
+def convolve_input_gradient(g: np.ndarray, w: np.ndarray, *, padding: Pair) -> np.ndarray:
+    """g (n, p, q, k), w (3, 3, c, k) -> (n, h, w, c): a convolution with the rotated windows."""
+    inner = (2 - padding[0], 2 - padding[1])
+    return _convolve(g, w, _shape(g.shape, w.shape[2], inner), rotated=True)
+
+
+def _convolve(x: np.ndarray, w: np.ndarray, s: Shape, rotated: bool) -> np.ndarray:
+    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
+    y = empty((s.n, s.p, s.q, s.k), x.dtype)
+    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
+    tiles = _chunk(c + min(k, BLOCK), 2 * TILES, s.n * s.down * s.across)
+    size = TABLES + c + k + _planes(tiles * c) + _planes(tiles * BLOCK)
+    size = _round_up(size, 16)  # whole cache lines
+    with (
+        workspace((_planes(s.c * k),), x.dtype) as u,
+        workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch,
+    ):
+        loops.transform_weights(_at(w), _at(u), s.c, s.k, rotated, _at(scratch), workers)
+        loops.convolve(s, _at(x), _at(u), _at(y), _at(scratch), scratch.strides[0], workers, tiles)
+    return y
+
+
+def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> np.ndarray:
+    """x (n, h, w, c), g (n, p, q, k) -> (3, 3, c, k)."""
+    x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
+    s = _shape(x.shape, g.shape[3], padding)
+    dw = empty((3, 3, s.c, s.k), x.dtype)
+    c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
+    parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
+    divisions = min(-(-threads() // parts), -(-k // BLOCK))
+    # each chunk reads and writes the 36·c·k sums: let its own 36·tiles·(c + k) numbers be as many
+    tiles = _chunk(c + k, max(2 * TILES, c * k // (c + k)), -(-count // parts))
+    size = TABLES + max(c, k) + _planes(tiles * c) + _planes(tiles * k)
+    with (
+        workspace((parts, _planes(c * k)), x.dtype) as du,
+        workspace((parts * divisions, _round_up(size, 16)), x.dtype) as scratch,
+    ):
+        loops.sum_weight_gradient(
+            s, _at(x), _at(g), _at(du), _at(scratch), scratch.strides[0], parts, divisions, tiles
+        )
+        loops.finish_weight_gradient(s, _at(du), _at(dw), parts, threads())
+    return dw
+
+
+def _at(a: Any) -> int:
+    return a.ctypes.data

@@ -1,0 +1,259 @@
+"""Winograd convolutions: the algorithm, its instructions, and the kernels at every size."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llvmlite import ir
+
+from minires.kernels import conv, winograd
+from minires.kernels import winograd_transforms as transforms
+from minires.kernels.dispatch import reference
+from minires.kernels.isa import ISA
+from minires.kernels.memory import set_threads, threads
+from minires.kernels.simd import vector_function
+from tests import tolerances
+
+__all__: list[str] = []
+
+vectors = pytest.mark.skipif(not ISA.width, reason="plain code has no Winograd kernels")
+ONE = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
+
+
+def rms(a: np.ndarray, exact: np.ndarray) -> float:
+    """Relative root-mean-square error."""
+    assert a.shape == exact.shape
+    return float(np.sqrt(((a - exact) ** 2).sum() / ((exact**2).sum() or 1)))
+
+
+def exactly(x: Any, w: Any, g: Any, padding: Any) -> tuple[np.ndarray, ...]:
+    """y, dx, dw by the definition in float64."""
+    x, w, g = (a.astype(np.float64) for a in (x, w, g))
+    with reference():
+        return (
+            conv.conv2d(x, w, padding=padding, **ONE),
+            conv.conv2d_input_gradient(g, w, size=x.shape[1:3], padding=padding, **ONE),
+            conv.conv2d_weight_gradient(x, g, window=(3, 3), padding=padding, **ONE),
+        )
+
+
+def by_winograd(x: Any, w: Any, g: Any, padding: Any) -> tuple[np.ndarray, ...]:
+    """y, dx, dw by the kernels."""
+    return (
+        winograd.convolve(x, w, padding=padding),
+        winograd.convolve_input_gradient(g, w, padding=padding),
+        winograd.convolve_weight_gradient(x, g, padding=padding),
+    )
+
+
+def draw(rng: Any, n: int, h: int, w: int, c: int, k: int, padding: Any = (1, 1)) -> Any:
+    """Random x, w, g, each in a buffer whose other numbers are NaN."""
+    p, q = h + 2 * padding[0] - 2, w + 2 * padding[1] - 2
+    arrays = []
+    for shape in ((n, h, w, c), (3, 3, c, k), (n, p, q, k)):
+        buffer = np.full(np.prod(shape) + 128, np.nan, np.float32)
+        arrays.append(buffer[64:-64].reshape(shape))
+        arrays[-1][...] = rng.standard_normal(shape)
+    return arrays
+
+
+def check(arrays: Any, padding: Any = (1, 1)) -> None:
+    limits = tolerances.WINOGRAD32, tolerances.WINOGRAD32, tolerances.WINOGRAD_WEIGHTS32
+    names = "y", "dx", "dw"
+    for name, got, exact, limit in zip(
+        names, by_winograd(*arrays, padding), exactly(*arrays, padding), limits
+    ):
+        assert rms(got, exact) < limit, f"{name} of {[a.shape for a in arrays]}, {padding}"
+        assert got.dtype == np.float32
+
+
+# -- the algorithm
+
+
+def test_matrices_make_a_correlation(rng):
+    d, g = rng.standard_normal(6), rng.standard_normal(3)
+    y = transforms.AT @ ((transforms.G @ g) * (transforms.BT @ d))
+    np.testing.assert_allclose(y, np.correlate(d, g), rtol=0, atol=1e-13)
+
+
+@settings(max_examples=60)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 13), st.integers(1, 13)),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+)
+def test_the_array_code_is_a_convolution(images, padding, channels):
+    n, h, w = (max(size, 3 - 2 * pad) for size, pad in zip(images, (1, *padding)))
+    rng = np.random.default_rng(h * w)
+    x = rng.standard_normal((n, h, w, channels[0]))
+    windows = rng.standard_normal((3, 3, *channels))
+    expected = conv.conv2d(x, windows, padding=padding, **ONE)
+    np.testing.assert_allclose(
+        transforms.convolution(x, windows, padding), expected, rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="vector functions need the compiler")
+@pytest.mark.parametrize("name", ["BT", "G", "AT", "AT.T", "G.T"])
+def test_instructions_multiply_with_the_matrix(rng, name):
+    matrix = getattr(transforms, name[:2].rstrip("."))
+    matrix = matrix.T if name.endswith(".T") else matrix
+    rows, size = matrix.shape
+    width = 4
+
+    @vector_function(width)
+    def body(lanes, source, to):
+        steps = lanes.steps(source, ir.IntType(64)(4 * width), size * size)
+        tile = [[lanes.load(place) for place in steps[size * i :][:size]] for i in range(size)]
+        places = iter(lanes.steps(to, ir.IntType(64)(4 * width), rows * rows))
+        for row in transforms.transform(lanes, matrix, tile):
+            for vector in row:
+                lanes.store(vector, next(places))
+
+    @numba.njit
+    def run(source, to):
+        body(source, to)
+
+    x = rng.standard_normal((size, size, width)).astype(np.float32)
+    y = np.zeros((rows, rows, width), np.float32)
+    run(x.ctypes.data, y.ctypes.data)
+    expected = np.einsum("ai,bj,ijl->abl", matrix, matrix, x.astype(np.float64))
+    np.testing.assert_allclose(y, expected, rtol=0, atol=tolerances.PRODUCT32)
+
+
+# -- the kernels
+
+
+@vectors
+@pytest.mark.parametrize("block", range(7))
+def test_every_channel_count(rng, block):
+    """1 … 70, each as input and as output."""
+    for c in range(10 * block + 1, 10 * block + 11):
+        check(draw(rng, 1 + c % 2, 5, 6, c, 71 - c))
+
+
+@vectors
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 2), (0, 2)])
+def test_every_image_size(rng, padding):
+    least = 3 - 2 * min(padding)
+    for h in range(max(least, 1), 34):
+        check(draw(rng, 1 + h % 5, h, max(34 - h, least, 1), 3, 5, padding), padding)
+
+
+@vectors
+@settings(max_examples=60)
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 33), st.integers(1, 33)),
+    st.tuples(st.integers(1, 140), st.integers(1, 140)),
+)
+def test_pairs_of_sizes_and_channels(images, channels):
+    check(draw(np.random.default_rng(sum(images)), *images, *channels))
+
+
+@vectors
+@pytest.mark.parametrize("channels", [64, 256, 512])
+def test_error_of_deep_sums(rng, channels):
+    check(draw(rng, 4, 8, 8, channels, 64))
+    check(draw(rng, 2, 4, 4, 64, channels))
+
+
+@vectors
+@pytest.mark.parametrize(("c", "k"), [(16, 16), (20, 70), (130, 144)])
+def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k):
+    """The work is cut for so many threads; with at least two of them it also runs on two."""
+    arrays = draw(rng, 5, 13, 13, c, k)
+    before, results = threads(), []
+    for count in sorted({1, before}):
+        set_threads(count)
+        results.append(b"".join(a.tobytes() for a in by_winograd(*arrays, (1, 1))))
+    for count in (2, 3, 5, 16):
+        monkeypatch.setattr(winograd, "threads", lambda count=count: count)
+        results.append(b"".join(a.tobytes() for a in by_winograd(*arrays, (1, 1))))
+    assert len(set(results)) == 1
+
+
+@vectors
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (3, 9, 10, 17, 33), (2, 33, 5, 70, 129)])
+def test_nothing_is_written_outside(rng, monkeypatch, shape):
+    guard, mark = 256, np.float32(1e30)
+    wholes = []
+
+    def guarded(size: tuple[int, ...], dtype: Any) -> np.ndarray:
+        whole = np.full(np.prod(size) + 2 * guard, mark, dtype)
+        wholes.append(whole)
+        whole[guard:-guard] = np.nan
+        return whole[guard:-guard].reshape(size)
+
+    @contextmanager
+    def workspace(size: tuple[int, ...], dtype: Any) -> Any:
+        yield guarded(size, dtype)
+
+    monkeypatch.setattr(winograd, "empty", guarded)
+    monkeypatch.setattr(winograd, "workspace", workspace)
+    monkeypatch.setattr(winograd, "threads", lambda: 3)
+    check(draw(rng, *shape))
+    assert len(wholes) == 9
+    assert all((w[:guard] == mark).all() and (w[-guard:] == mark).all() for w in wholes)
+
+
+@vectors
+def test_gradients_are_adjoint(rng):
+    x, w, g = draw(rng, 3, 10, 7, 24, 40)
+    y, dx, dw = (a.astype(np.float64) for a in by_winograd(x, w, g, (1, 1)))
+    size = np.linalg.norm(g.astype(np.float64)) * np.linalg.norm(y)
+    assert abs(np.vdot(g, y) - np.vdot(dx, x)) < tolerances.WINOGRAD32 * size
+    assert abs(np.vdot(g, y) - np.vdot(dw, w)) < tolerances.WINOGRAD_WEIGHTS32 * size
+
+
+@vectors
+def test_views_and_read_only_arrays(rng):
+    x, w, g = draw(rng, 2, 8, 8, 6, 10)
+    expected = by_winograd(x, w, g, (1, 1))
+    views = [np.stack([a, a], axis=-1)[..., 0] for a in (x, w, g)]
+    for view in views:
+        view.flags.writeable = False
+    for got, y in zip(by_winograd(*views, (1, 1)), expected):
+        assert got.tobytes() == y.tobytes()
+
+
+HELD = """
+import numpy as np
+from minires.kernels import conv
+from minires.kernels.isa import ISA
+rng = np.random.default_rng(0)
+x, w = rng.standard_normal((6, 11, 13, 21)), rng.standard_normal((3, 3, 21, 37))
+p = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
+def three(dtype):
+    a, b = x.astype(dtype), w.astype(dtype)
+    y = conv.conv2d(a, b, **p)
+    dx = conv.conv2d_input_gradient(y, b, size=(11, 13), **p)
+    return y, dx, conv.conv2d_weight_gradient(a, y, window=(3, 3), **p)
+errors = [np.sqrt(((a - b) ** 2).mean() / (b**2).mean())
+          for a, b in zip(three(np.float32), three(np.float64))]
+print(ISA.name, max(errors) < 1e-5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"MINIRES_ISA": "avx2"}, "avx2"),
+        ({"MINIRES_ISA": "plain"}, "plain"),
+        ({"NUMBA_DISABLE_JIT": "1", "MINIRES_ISA": ""}, "plain"),
+    ],
+)
+def test_held_down_to_less(child_env, settings, name):
+    if name == "avx2" and ISA.name != "avx512":
+        pytest.skip("needs a CPU with AVX-512 to hold down")
+    child = subprocess.run(
+        [sys.executable, "-c", HELD], env={**child_env, **settings}, capture_output=True, text=True
+    )
+    assert child.stdout == f"{name} True\n", child.stderr
