@@ -7,7 +7,7 @@
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
 group side by side. The references build all columns at once; in the CPU twins each thread goes
 through a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
-Where `plan` says so, the CPU twins use Winograd's algorithm instead.
+Where `plan` says so, the CPU twins use kernels of our own instead: `winograd` or `direct`.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import winograd
+from . import direct, winograd
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .im2col import Pair, col2im, gather, im2col, output_size, scatter
@@ -140,6 +140,8 @@ def _conv2d_cpu(
     plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
     if plan == "winograd":
         return winograd.convolve(x, w, padding=padding)
+    if plan == "direct":
+        return direct.convolve(x, w, stride=stride, padding=padding, dilation=dilation)
     y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
@@ -176,6 +178,9 @@ def _conv2d_input_gradient_cpu(
     plan = choose_convolution((n, *size, c), w.shape, stride, padding, dilation, groups, g.dtype)
     if plan == "winograd":
         return winograd.convolve_input_gradient(g, w, padding=padding)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
+    if plan == "direct":
+        return direct.convolve_input_gradient(g, w, size=size, **params)
     g, matrix = np.ascontiguousarray(g), np.ascontiguousarray(w).reshape(-1, k).T
     dx = empty((n, *size, c), g.dtype)
     pointwise = _is_pointwise((r, s), stride, padding)
@@ -210,6 +215,9 @@ def _conv2d_weight_gradient_cpu(
     plan = choose_convolution(x.shape, (r, s, c, k), stride, padding, dilation, groups, x.dtype)
     if plan == "winograd":
         return winograd.convolve_weight_gradient(x, g, padding=padding)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
+    if plan == "direct":
+        return direct.convolve_weight_gradient(x, g, window=window, **params)
     depth = r * s * c
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     pointwise = _is_pointwise(window, stride, padding)

@@ -1,14 +1,24 @@
 """Which algorithm serves which convolution on the CPU: the one place that decides.
 
     winograd    3x3, stride 1: a fourth of the multiplications (`winograd`)
-    im2col      any window, stride and dilation, one group: products of a BLAS (`conv`)
+    direct      any window, stride, dilation: columns in the cache, times packed weights (`direct`)
+    im2col      the same by products of a BLAS (`conv`): float64, few pixels, unknown CPUs
     reference   groups and mixed dtypes: array code (`conv`)
 
-Winograd computes whole 4x4 tiles of outputs with 36 products each, and transforms the weights
-first, which costs as much as some 48 tiles. So it needs images that fill their tiles and enough of
-them. Measured on one thread of an AMD EPYC (Zen 4), all three directions together, it takes the
-time of im2col divided by 3.9, 3.7, 3.6, 3.2 for 64, 128, 256, 512 channels (ResNet-18 at batch 128)
-and by 2.7, 2.6, 3.2 for 16, 32, 64 (ResNet-20); at the limits below the two are level.
+The first three are for one group of inputs. Winograd computes whole 4x4 tiles of outputs with 36
+products each, and transforms the weights first, which costs as much as some 48 tiles. So it needs
+images that fill their tiles and enough of them. Packing weights pays with enough pixels, too.
+
+Measured on one thread of an AMD EPYC (Zen 4), a convolution with both gradients takes the time of
+im2col divided by
+
+    3x3, 64 / 128 / 256 / 512 channels (ResNet-18 at batch 128)       3.7 / 3.4 / 3.5 / 3.4
+    3x3, 16 / 32 / 64 channels (ResNet-20)                            2.8 / 2.8 / 2.6
+    3x3 with stride 2, from 64 / 128 / 256 channels                   1.2 / 1.15 / 1.1
+    1x1 of ResNet-50                                                  1.0 to 1.25
+    3x3 / 7x7 with stride 2, from 3 channels                          1.5 / 1.8
+
+and is level with it at the limits below.
 """
 
 from __future__ import annotations
@@ -22,6 +32,7 @@ from .isa import ISA
 
 __all__ = ["choose_convolution"]
 
+PIXELS = 256  # outputs below which packing the weights costs more than it saves
 WEIGHTS = 48  # transforming the weights costs as much as so many tiles
 CHANNELS = 3  # with fewer inputs or outputs, the transforms cost more than the products save
 
@@ -35,21 +46,23 @@ def choose_convolution(
     groups: int,
     dtype: Any,
 ) -> str:
-    """The algorithm ("winograd", "im2col" or "reference") for images of shape x (n, h, w, c) and
-    weights of shape w (r, s, c/groups, k), and for both gradients.
+    """The algorithm ("winograd", "direct", "im2col" or "reference") for images of shape x (n, h, w,
+    c) and weights of shape w (r, s, c/groups, k), and for both gradients.
 
     >>> ones = (1, 1)
-    >>> choose_convolution((8, 32, 32, 3), (7, 7, 3, 64), ones, ones, ones, 1, "float32")
+    >>> choose_convolution((8, 32, 32, 3), (7, 7, 3, 64), ones, ones, ones, 1, "float64")
     'im2col'
     """
     dtype = np.dtype(dtype)
     if groups != 1 or dtype.kind != "f":
         return "reference"
+    if dtype != np.float32 or not ISA.width:
+        return "im2col"
     n, (r, s, c, k) = x[0], w
-    if (r, s) != (3, 3) or stride != (1, 1) or dilation != (1, 1) or max(padding) > 2:
-        return "im2col"
-    if dtype != np.float32 or not ISA.width or min(c, k) < CHANNELS:
-        return "im2col"
-    p, q = (output_size(size, 3, 1, pad) for size, pad in zip(x[1:3], padding))
-    tiles = n * -(-p // 4) * -(-q // 4)
-    return "winograd" if 9 * n * p * q > 36 * (tiles + WEIGHTS) else "im2col"
+    p = output_size(x[1], r, stride[0], padding[0], dilation[0])
+    q = output_size(x[2], s, stride[1], padding[1], dilation[1])
+    if (r, s, *stride, *dilation) == (3, 3, 1, 1, 1, 1) and max(padding) <= 2:
+        tiles = n * -(-p // 4) * -(-q // 4)
+        if min(c, k) >= CHANNELS and 9 * n * p * q > 36 * (tiles + WEIGHTS):
+            return "winograd"
+    return "direct" if n * p * q >= PIXELS else "im2col"

@@ -28,7 +28,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
-__all__ = ["Lanes", "add_vectors", "read_float", "vector_function", "write_address", "write_float"]
+__all__ = [
+    "Lanes",
+    "add_vectors",
+    "clear_vector",
+    "copy_vector",
+    "read_float",
+    "vector_function",
+    "write_address",
+    "write_float",
+]
 
 FLOAT = ir.FloatType()
 INT32 = ir.IntType(32)
@@ -195,6 +204,18 @@ def read_float(_, place):
     return types.float32(types.int64), generate
 
 
-def add_vectors(lanes: Lanes, to: Any, x: Any) -> None:
+def add_vectors(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:
     """to += x, as the body of a vector function."""
-    lanes.store(lanes.add(lanes.load(to), lanes.load(x)), to)
+    mask = lanes.first(count)
+    lanes.store(lanes.add(lanes.load(to, mask), lanes.load(x, mask)), to, mask)
+
+
+def copy_vector(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:
+    """to = x, as the body of a vector function."""
+    mask = lanes.first(count)
+    lanes.store(lanes.load(x, mask), to, mask)
+
+
+def clear_vector(lanes: Lanes, to: Any, count: Any = None) -> None:
+    """to = 0, as the body of a vector function."""
+    lanes.store(lanes.constant(0.0), to, lanes.first(count))

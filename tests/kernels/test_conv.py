@@ -111,6 +111,7 @@ PARAMS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7])
 def test_many_chunks_and_any_number_of_threads_give_the_same_bits(rng, monkeypatch, images):
+    monkeypatch.setattr(conv, "choose_convolution", lambda *_: "im2col")
     monkeypatch.setattr(conv, "CHUNK", 1)  # every image is a chunk of its own
     x = rng.standard_normal((images, 6, 5, 3)).astype(np.float32)
     w = rng.standard_normal((3, 3, 3, 4)).astype(np.float32)
@@ -127,8 +128,11 @@ def test_many_chunks_and_any_number_of_threads_give_the_same_bits(rng, monkeypat
         np.testing.assert_allclose(y, conv.conv2d(x, w, **PARAMS), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("plan", ["im2col", "chosen"])
 @pytest.mark.parametrize("window", [1, 3])
-def test_float32_error_against_float64(rng, window):
+def test_float32_error_against_float64(rng, monkeypatch, window, plan):
+    if plan == "im2col":
+        monkeypatch.setattr(conv, "choose_convolution", lambda *_: plan)
     x = rng.standard_normal((4, 9, 9, 32))
     w = rng.standard_normal((window, window, 32, 16))
     params = {**PARAMS, "padding": (window // 2,) * 2}

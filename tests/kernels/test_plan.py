@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
-from minires.kernels import conv, winograd
+from minires.kernels import conv, direct, winograd
 from minires.kernels.dispatch import ran
 from minires.kernels.isa import ISA
 from minires.kernels.plan import choose_convolution
@@ -28,41 +31,50 @@ def test_resnets_use_winograd(channels, size):
     x, w = (128, size, size, channels), (3, 3, channels, channels)
     assert choose(x, w) == "winograd"
     assert choose(x, w, dtype="float64") == "im2col"
-    assert choose(x, w, stride=TWO) == "im2col"
-    assert choose(x, w, dilation=TWO) == "im2col"
-    assert choose(x, w, padding=(3, 1)) == "im2col"
+    assert choose(x, w, stride=TWO) == "direct"
+    assert choose(x, w, dilation=TWO) == "direct"
+    assert choose(x, w, padding=(3, 1)) == "direct"
 
 
 @vectors
 def test_few_or_empty_tiles_do_not():
-    assert choose((128, 1, 1, 64), (3, 3, 64, 64)) == "im2col"
+    assert choose((512, 1, 1, 64), (3, 3, 64, 64)) == "direct"
     assert choose((1, 4, 4, 512), (3, 3, 512, 512)) == "im2col"
     assert choose((64, 7, 7, 512), (3, 3, 512, 512)) == "winograd"
-    assert choose((64, 32, 32, 2), (3, 3, 2, 16)) == "im2col"
+    assert choose((64, 32, 32, 2), (3, 3, 2, 16)) == "direct"
 
 
 def test_other_windows_and_groups():
-    assert choose((128, 8, 8, 64), (1, 1, 64, 128), padding=(0, 0)) == "im2col"
-    assert choose((128, 8, 8, 64), (5, 5, 64, 64)) == "im2col"
+    ours = "direct" if ISA.width else "im2col"
+    assert choose((128, 8, 8, 64), (1, 1, 64, 128), padding=(0, 0)) == ours
+    assert choose((128, 8, 8, 64), (5, 5, 64, 64)) == ours
+    assert choose((2, 8, 8, 64), (5, 5, 64, 64)) == "im2col"
+    assert choose((128, 8, 8, 64), (5, 5, 64, 64), dtype="float64") == "im2col"
     assert choose((128, 8, 8, 64), (3, 3, 32, 64), groups=2) == "reference"
     assert choose((128, 8, 8, 64), (3, 3, 64, 64), dtype="int64") == "reference"
 
 
 @vectors
-def test_the_kernels_follow_the_plan(rng, monkeypatch):
-    calls = []
-    for name in winograd.__all__:
-        function = getattr(winograd, name)
-        spy = lambda *a, f=function, name=name, **k: (calls.append(name), f(*a, **k))[1]  # noqa: E731
-        monkeypatch.setattr(winograd, name, spy)
+@pytest.mark.parametrize(("window", "module"), [(3, winograd), (5, direct)])
+@pytest.mark.parametrize("images", [1, 8])
+def test_the_kernels_follow_the_plan(rng, monkeypatch, window, module, images):
+    calls: list[str] = []
+
+    def spy(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any, **params: Any) -> Any:
+            calls.append(name)
+            return function(*arguments, **params)
+
+        return called
+
+    for name in module.__all__:
+        monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
     params = {"stride": ONE, "padding": ONE, "dilation": ONE, "groups": 1}
-    w = rng.standard_normal((3, 3, 16, 16)).astype(np.float32)
-    for images, expected in ((8, winograd.__all__), (1, [])):
-        calls.clear()
-        x = rng.standard_normal((images, 12, 12, 16)).astype(np.float32)
-        with ran() as log:
-            y = conv.conv2d(x, w, **params)
-            conv.conv2d_input_gradient(y, w, size=(12, 12), **params)
-            conv.conv2d_weight_gradient(x, y, window=(3, 3), **params)
-        assert [which for _, which in log] == ["cpu"] * 3
-        assert calls == expected
+    w = rng.standard_normal((window, window, 16, 16)).astype(np.float32)
+    x = rng.standard_normal((images, 12, 12, 16)).astype(np.float32)
+    with ran() as log:
+        y = conv.conv2d(x, w, **params)
+        conv.conv2d_input_gradient(y, w, size=(12, 12), **params)
+        conv.conv2d_weight_gradient(x, y, window=w.shape[:2], **params)
+    assert [which for _, which in log] == ["cpu"] * 3
+    assert calls == (module.__all__ if images > 1 else [])

@@ -1,0 +1,150 @@
+"""Convolutions from columns in the cache: any window at any size, guards, threads, errors."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from minires.kernels import conv, direct
+from minires.kernels.dispatch import reference
+from minires.kernels.im2col import output_size
+from minires.kernels.isa import ISA
+from minires.kernels.memory import set_threads, threads
+from tests import tolerances
+
+__all__: list[str] = []
+
+pytestmark = pytest.mark.skipif(not ISA.width, reason="plain code has no vector kernels")
+NAMES = "y", "dx", "dw"
+
+
+def all_three(module: Any, x: Any, w: Any, g: Any, params: Any, **more: Any) -> list[np.ndarray]:
+    """y, dx, dw"""
+    names = ("conv2d", "conv2d_input_gradient", "conv2d_weight_gradient")
+    forward, back, weights = (getattr(module, n) for n in (module.__all__, names)[module is conv])
+    return [
+        forward(x, w, **params, **more),
+        back(g, w, size=x.shape[1:3], **params, **more),
+        weights(x, g, window=w.shape[:2], **params, **more),
+    ]
+
+
+def draw(rng: Any, x: Any, w: Any, stride: Any = (1, 1), padding: Any = (0, 0), dilation=(1, 1)):
+    """Random x, w, g, each in a buffer whose other numbers are NaN, and the parameters."""
+    places = zip(x[1:3], w[:2], stride, padding, dilation)
+    g = (x[0], *(output_size(*place) for place in places), w[3])
+    arrays = []
+    for shape in (x, w, g):
+        buffer = np.full(np.prod(shape) + 128, np.nan, np.float32)
+        arrays.append(buffer[64:-64].reshape(shape))
+        arrays[-1][...] = rng.standard_normal(shape)
+    return *arrays, {"stride": stride, "padding": padding, "dilation": dilation}
+
+
+def check(x: Any, w: Any, g: Any, params: Any) -> None:
+    exact = [a.astype(np.float64) for a in (x, w, g)]
+    with reference():
+        expected = all_three(conv, *exact, params, groups=1)
+    for name, got, y in zip(NAMES, all_three(direct, x, w, g, params), expected):
+        assert got.shape == y.shape
+        assert got.dtype == np.float32
+        error = np.sqrt(((got - y) ** 2).sum() / ((y**2).sum() or 1))
+        assert error < tolerances.CONV32, f"{name} of x={x.shape}, w={w.shape}, {params}"
+
+
+@pytest.mark.parametrize("block", range(7))
+def test_every_channel_count(rng, block):
+    """1 … 70, each as input and as output."""
+    for c in range(10 * block + 1, 10 * block + 11):
+        check(*draw(rng, (1 + c % 3, 5, 6, c), (3, 2, c, 71 - c), (2, 1), (1, 1)))
+        check(*draw(rng, (1 + c % 2, 4, 6, c), (1, 1, c, 71 - c)))
+
+
+def test_every_number_of_pixels(rng):
+    for pixels in range(1, 60):
+        check(*draw(rng, (1, 1, pixels, 16), (1, 1, 16, 16)))
+        check(*draw(rng, (1 + pixels % 2, pixels, 2, 3), (3, 3, 3, 20), padding=(1, 1)))
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(max_examples=150)
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20), st.integers(1, 80)),
+    st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 140)),
+    pairs,
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    pairs,
+)
+def test_any_parameters(x, window, stride, padding, dilation):
+    r, s, k = window
+    for size, taps, i in ((x[1], r, 0), (x[2], s, 1)):
+        assume(output_size(size, taps, stride[i], padding[i], dilation[i]) > 0)
+    rng = np.random.default_rng(sum(x))
+    check(*draw(rng, x, (r, s, x[3], k), stride, padding, dilation))
+
+
+@pytest.mark.parametrize("c", [64, 512])
+def test_error_of_deep_sums(rng, c):
+    check(*draw(rng, (3, 9, 9, c), (3, 3, c, 64), (2, 2), (1, 1)))
+    check(*draw(rng, (5, 14, 14, c), (1, 1, c, 64)))
+
+
+@pytest.mark.parametrize(("c", "k", "window"), [(16, 16, 1), (20, 70, 3), (64, 144, 1)])
+def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, window):
+    """The work is cut for so many threads; with at least two of them it also runs on two."""
+    case = draw(rng, (5, 13, 13, c), (window, window, c, k))
+    before, results = threads(), []
+    for count in sorted({1, before}):
+        set_threads(count)
+        results.append(b"".join(a.tobytes() for a in all_three(direct, *case)))
+    for count in (2, 3, 7, 16):
+        monkeypatch.setattr(direct, "threads", lambda count=count: count)
+        results.append(b"".join(a.tobytes() for a in all_three(direct, *case)))
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "padding"),
+    [
+        ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0)),
+        ((3, 9, 10, 17), (3, 3, 17, 33), (2, 2), (1, 1)),
+        ((2, 13, 5, 64), (1, 1, 64, 129), (1, 1), (0, 0)),
+        ((2, 13, 5, 30), (1, 1, 30, 64), (1, 1), (0, 0)),
+        ((2, 30, 15, 3), (7, 7, 3, 64), (2, 2), (3, 3)),
+    ],
+)
+def test_nothing_is_written_outside(rng, monkeypatch, x, w, stride, padding):
+    guard, mark = 256, np.float32(1e30)
+    wholes = []
+
+    def guarded(size: tuple[int, ...], dtype: Any) -> np.ndarray:
+        whole = np.full(np.prod(size) + 2 * guard, mark, dtype)
+        wholes.append(whole)
+        whole[guard:-guard] = np.nan
+        return whole[guard:-guard].reshape(size)
+
+    @contextmanager
+    def workspace(size: tuple[int, ...], dtype: Any) -> Any:
+        yield guarded(size, dtype)
+
+    monkeypatch.setattr(direct, "empty", guarded)
+    monkeypatch.setattr(direct, "workspace", workspace)
+    monkeypatch.setattr(direct, "threads", lambda: 3)
+    check(*draw(rng, x, w, stride, padding))
+    assert len(wholes) == 9
+    assert all((v[:guard] == mark).all() and (v[-guard:] == mark).all() for v in wholes)
+
+
+def test_gradients_are_adjoint(rng):
+    x, w, g, params = draw(rng, (3, 11, 8, 24), (3, 3, 24, 40), (2, 2), (1, 1))
+    y, dx, dw = (a.astype(np.float64) for a in all_three(direct, x, w, g, params))
+    size = np.linalg.norm(g.astype(np.float64)) * np.linalg.norm(y)
+    assert abs(np.vdot(g, y) - np.vdot(dx, x)) < tolerances.CONV32 * size
+    assert abs(np.vdot(g, y) - np.vdot(dw, w)) < tolerances.CONV32 * size
