@@ -69,7 +69,7 @@ def _convolve(x: np.ndarray, w: np.ndarray, s: Shape, rotated: bool) -> np.ndarr
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
     tiles = _chunk(c + min(k, BLOCK), 2 * TILES, s.n * s.down * s.across)
-    size = TABLES + c + k + _planes(tiles * c) + _planes(tiles * BLOCK)
+    size = TABLES + c + k + _planes(tiles * c) + _planes(tiles * min(BLOCK, k))
     size = _round_up(size, 16)  # whole cache lines
     with (
         workspace((_planes(s.c * k),), x.dtype) as u,

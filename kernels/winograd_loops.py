@@ -158,7 +158,8 @@ def convolve(s, x, u, y, scratch, worker_bytes, workers, tiles):
     Each worker's scratch: tables, a row of zeros (c), a row nobody reads (k), v, m.
     """
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    v_plane, m_plane = plane_bytes(tiles * c), plane_bytes(tiles * BLOCK)
+    m_width = min(BLOCK, k)
+    v_plane, m_plane = plane_bytes(tiles * c), plane_bytes(tiles * m_width)
     u_plane = plane_bytes(s.c * k)
     count = s.n * s.down * s.across
     chunks = (count + tiles - 1) // tiles
@@ -180,10 +181,10 @@ def convolve(s, x, u, y, scratch, worker_bytes, workers, tiles):
                     a, b = v + plane * v_plane, u + plane * u_plane + 4 * block * BLOCK * s.c
                     _tall_product(
                         False, last - first, width // WIDTH, a, b, m + plane * m_plane,
-                        s.c, 4 * c, 4, 4 * width, 4 * BLOCK,
+                        s.c, 4 * c, 4, 4 * width, 4 * m_width,
                     )  # fmt: skip
                 _transform_products(
-                    s, m, m_plane, 4 * BLOCK, table + SECOND, unread, y, first, last,
+                    s, m, m_plane, 4 * m_width, table + SECOND, unread, y, first, last,
                     block * BLOCK, width,
                 )  # fmt: skip
 
