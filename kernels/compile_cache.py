@@ -7,7 +7,12 @@ folder is named by a hash of all that matters: every file of kernels/, the versi
 LLVM, the CPU, and the instruction set.
 
 It is in the user's cache folder ($XDG_CACHE_HOME/minires, ~/.cache/minires) or, where
-NUMBA_CACHE_DIR is set, in that. Deleting it is safe.
+NUMBA_CACHE_DIR is set, in that. Folders that no process asked for in a month are deleted; deleting
+any of them by hand is safe.
+
+Several processes may share a folder. Numba writes each file whole, but numbers the files of one
+function: two processes that compile it for different types at a time would both write the first
+one, and a third could load the wrong code. So the names get the process's id.
 
 This module is imported before any kernel is defined.
 """
@@ -17,17 +22,23 @@ from __future__ import annotations
 import getpass
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import numba
 from llvmlite import binding as llvm
+from numba.core import caching
 
 from .isa import ISA
 
-__all__ = ["FOLDER", "cache_folder", "fingerprint"]
+__all__ = ["FOLDER", "cache_folder", "delete_unused", "fingerprint"]
+
+PREFIX = "minires-"  # of the folders' names
 
 
 def fingerprint(sources: Path, isa: str) -> str:
@@ -53,12 +64,35 @@ def _users_folder() -> Path:
     return base / "minires"
 
 
+def delete_unused(base: Path, days: float = 30) -> None:
+    """Delete the folders of compiled kernels that nobody has used for so long."""
+    for folder in base.glob(f"{PREFIX}*"):
+        try:
+            if time.time() - folder.stat().st_mtime > days * 86400:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another process was faster
+            pass
+
+
+def _name_files_by_process() -> None:
+    original = caching.IndexDataCacheFile._data_name  # type: ignore[attr-defined]
+
+    def data_name(self: Any, number: int) -> str:
+        return f"{os.getpid()}-{original(self, number)}"
+
+    caching.IndexDataCacheFile._data_name = data_name  # type: ignore[attr-defined]
+
+
 def cache_folder(name: str) -> Path:
     """A folder of that name that can be written to, among the user's or else in a temporary one."""
     try:
         folder = _users_folder() / name
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
+            os.utime(folder)  # in use
+            if new:
+                delete_unused(folder.parent)
             return folder
     except (OSError, RuntimeError):  # a read-only or unknown home
         pass
@@ -67,5 +101,6 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-FOLDER = cache_folder(fingerprint(Path(__file__).parent, ISA.name))
+FOLDER = cache_folder(PREFIX + fingerprint(Path(__file__).parent, ISA.name))
+_name_files_by_process()
 numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
