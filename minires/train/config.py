@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {
         #          model       stem  epochs batch optim   lr   decay  schedule warmup augment
-        "shapes": ("resnet20", "cifar", 3, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, False),
+        "shapes": ("resnet20", "cifar", 4, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, False),
         "cifar10": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
         "cifar100": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
     }.items()
