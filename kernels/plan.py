@@ -12,13 +12,13 @@ images that fill their tiles and enough of them. Packing weights pays with enoug
 Measured on one thread of an AMD EPYC (Zen 4), a convolution with both gradients takes the time of
 im2col divided by
 
-    3x3, 64 / 128 / 256 / 512 channels (ResNet-18 at batch 128)       3.7 / 3.4 / 3.5 / 3.4
-    3x3, 16 / 32 / 64 channels (ResNet-20)                            2.8 / 2.8 / 2.6
-    3x3 with stride 2, from 64 / 128 / 256 channels                   1.2 / 1.15 / 1.1
-    1x1 of ResNet-50                                                  1.0 to 1.25
-    3x3 / 7x7 with stride 2, from 3 channels                          1.5 / 1.8
+    3x3, 64 / 128 / 256 / 512 channels (ResNet-18 at batch 128)       3.5 / 3.3 / 3.7 / 3.5
+    3x3, 16 / 32 / 64 channels (ResNet-20)                            2.9 / 2.9 / 2.7
+    3x3 with stride 2, from 64 / 128 / 256 channels                   1.2 / 1.15 / 1.15
+    1x1 of ResNet-50                                                  0.95 to 1.25
+    3x3 / 7x7 with stride 2, from 3 channels                          1.5 / 1.7
 
-and is level with it at the limits below.
+and about as long at the limits below.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ addresses are in bytes, sizes in numbers. Three arrays belong to a chunk of `til
     v  (36, tiles, c)          transformed images; c padded to a multiple of CHANNELS
     m  (36, tiles, BLOCK)      their products with one block of output channels; or, in the
        (36, tiles, k)          weight gradient, the transformed gradients of the outputs
-    u  (36, blocks, c, BLOCK)  transformed weights; the last block is narrower, a multiple of WIDTH
+    u  (36, blocks, c, BLOCK)  transformed weights; the last or only block is narrower, a multiple
+                               of WIDTH
 
 with GAP numbers between the planes. Pixels outside an image are read from a row of zeros and
 written to a row that nobody reads, so that a tile at an edge differs only in its table of
