@@ -34,7 +34,8 @@ __all__ = ["choose_convolution"]
 
 PIXELS = 256  # outputs below which packing the weights costs more than it saves
 WEIGHTS = 48  # transforming the weights costs as much as so many tiles
-CHANNELS = 3  # with fewer inputs or outputs, the transforms cost more than the products save
+CHANNELS = 3  # with fewer inputs or outputs, the transforms cost more than the products save …
+MOST_OUTPUTS = 16  # … and with so many outputs for each input
 
 
 def choose_convolution(
@@ -63,6 +64,7 @@ def choose_convolution(
     q = output_size(x[2], s, stride[1], padding[1], dilation[1])
     if (r, s, *stride, *dilation) == (3, 3, 1, 1, 1, 1) and max(padding) <= 2:
         tiles = n * -(-p // 4) * -(-q // 4)
-        if min(c, k) >= CHANNELS and 9 * n * p * q > 36 * (tiles + WEIGHTS):
+        channels_fit = min(c, k) >= CHANNELS and k < MOST_OUTPUTS * c
+        if channels_fit and 9 * n * p * q > 36 * (tiles + WEIGHTS):
             return "winograd"
     return "direct" if n * p * q >= PIXELS else "im2col"

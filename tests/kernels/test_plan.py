@@ -42,6 +42,8 @@ def test_few_or_empty_tiles_do_not():
     assert choose((1, 4, 4, 512), (3, 3, 512, 512)) == "im2col"
     assert choose((64, 7, 7, 512), (3, 3, 512, 512)) == "winograd"
     assert choose((64, 32, 32, 2), (3, 3, 2, 16)) == "direct"
+    assert choose((64, 32, 32, 3), (3, 3, 3, 64)) == "direct"  # ResNet-18's stem
+    assert choose((64, 32, 32, 3), (3, 3, 3, 16)) == "winograd"  # ResNet-20's
 
 
 def test_other_windows_and_groups():
