@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -158,14 +157,17 @@ def peak_memory(name: str, mode: str, count: int, threads: int) -> float:
 
 
 def alone(name: str, mode: str, count: int) -> float:
-    """Run five steps of minires and return this process's peak memory, MB."""
+    """Run five steps of minires and return this process's peak memory, MB (Linux)."""
     arguments, size = MODELS[name]
     step = our_step(
         getattr(models, name)(**arguments), mode, *batch(size, count, arguments["num_classes"])
     )
     for _ in range(5):
         step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # not ru_maxrss: that starts from the size of the process which forked this one
+    with open("/proc/self/status") as file:
+        peak = next(line.split()[1] for line in file if line.startswith("VmHWM"))
+    return int(peak) / 1024
 
 
 def cpu_name() -> str:

@@ -28,9 +28,11 @@ SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
 FORGET = 0.95  # what remains of the memory of how much was in use, at each block not found
 ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 
-# Threads that wait in a busy loop (OpenMP's default) would steal cores from those of `parallel`.
-# Read once, when Numba starts its threads.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A thread that waits in a busy loop (OpenMP's default) steals the core from other work; one that
+# sleeps at once wakes up late. So: spin for some 0.1 ms. Read when Numba starts its threads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 class _Lease:

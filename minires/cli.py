@@ -40,7 +40,7 @@ ENVIRONMENT = """environment variables:
   MINIRES_DATA             folder of the data sets, where --data is not given (else ./data)
   MINIRES_TRACEBACK=1      show where an error arose, not only its line
   NUMBA_NUM_THREADS=N      most threads that --threads can ask for
-  OMP_WAIT_POLICY=passive  set by default; "active" keeps idle threads spinning
+  OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 0.1 ms by default
   OPENBLAS_NUM_THREADS=N   threads of the matrix products
 """
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError, ArithmeticError, ImportError, MemoryError)
