@@ -13,6 +13,8 @@ from minires import models, nn
 from minires.data import Dataset
 from minires.train import Sets, TrainConfig, Trainer, Watch, split_sets
 from minires.train import trainer as trainer_module
+from minires.train.metrics import read_lines
+from minires.weights import load_file
 
 __all__: list[str] = []
 
@@ -75,3 +77,17 @@ def toy_sets(config: TrainConfig) -> Sets:
 
 def quiet() -> Watch:
     return Watch(quiet=True)
+
+
+def results(folder: Path) -> tuple[Any, ...]:
+    """What must not depend on how often a run was stopped."""
+    last, best = load_file(folder / "last.safetensors"), load_file(folder / "best.safetensors")
+    return read_lines(folder / "metrics.jsonl"), last, best
+
+
+def assert_same(a: tuple[Any, ...], b: tuple[Any, ...]) -> None:
+    """Two such results are equal to the last bit."""
+    assert a[0] == b[0]
+    for left, right in zip(a[1:], b[1:], strict=True):
+        np.testing.assert_equal(left.arrays, right.arrays)
+        assert left.metadata == right.metadata
