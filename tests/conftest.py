@@ -17,9 +17,10 @@ from hypothesis import settings
 import minires.random
 from minires.backend import cuda_available
 from minires.kernels.memory import pool, set_threads, threads
+from tests.commands import fails, finished, run
 from tests.real_data import real_cifar10, real_cifar10_all
 
-__all__ = ["real_cifar10", "real_cifar10_all"]
+__all__ = ["fails", "finished", "real_cifar10", "real_cifar10_all", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
