@@ -1,8 +1,8 @@
 """The pytest fixture `gradcheck`: with minires installed, `def test_layer(gradcheck):
 gradcheck(layer, [x])` just works.
 
-pytest imports this module at every start, in every project of an environment that has minires; so
-it loads nothing until a test asks for the fixture.
+pytest imports this module, and with it the package, at every start in an environment that has
+minires; the gradient checker itself is looked up when a test asks for the fixture.
 """
 
 from __future__ import annotations
