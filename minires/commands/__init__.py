@@ -1,0 +1,12 @@
+"""The commands of `minires`, one module each.
+
+A module offers `add(commands)`, which says what the command is called, takes and shows as examples,
+and `run(given)`, which does it, prints, and returns the exit code. Put a new one into `COMMANDS`,
+whose order is that of `minires --help`.
+"""
+
+from . import evaluate, gradcheck, info, predict, train
+
+__all__ = ["COMMANDS"]
+
+COMMANDS = (train, evaluate, predict, gradcheck, info)

@@ -1,0 +1,67 @@
+"""What the commands share: the parser and its one-line errors, and options of several commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..train import config as settings
+from ..train.config import unknown
+
+__all__ = ["ENVIRONMENT", "Parser", "add_command", "device_options", "source_options"]
+
+ENVIRONMENT = """environment variables:
+  MINIRES_DATA             folder of the data sets, where --data is not given (else ./data)
+  MINIRES_TRACEBACK=1      show where an error arose, not only its line
+  NUMBA_NUM_THREADS=N      most threads that --threads can ask for
+  OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 0.1 ms by default
+  OPENBLAS_NUM_THREADS=N   threads of the matrix products
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, with the closest option or command."""
+
+    def __init__(self, **options: Any) -> None:
+        wide = argparse.RawDescriptionHelpFormatter
+        super().__init__(**{"formatter_class": wide, "allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong:
+            message = str(unknown("COMMAND", wrong[1], re.findall(r"\w+", wrong[2])))
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[Any], int], text: str, examples: Sequence[str]
+) -> Parser:
+    """A new command among `commands` (what `add_subparsers` returns), with --json.
+
+    `examples` are what follows `minires NAME`, and are shown at the end of its help.
+    """
+    lines = "\n".join(f"  minires {name} {example}".rstrip() for example in examples)
+    epilog = f"examples:\n{lines}\n\n{ENVIRONMENT}"
+    added: Parser = commands.add_parser(name, help=text, description=text, epilog=epilog)
+    added.set_defaults(run=run, parser=added)
+    added.add_argument("--json", action="store_true", help="print one JSON object as last line")
+    return added
+
+
+def source_options(parser: Parser) -> None:
+    """What to know about a run or weight file, where it does not say so itself."""
+    parser.add_argument("--model", metavar="NAME", help="network, if the file does not say")
+    parser.add_argument("--stem", metavar="|".join(settings.STEMS), help="first layers, likewise")
+    parser.add_argument("--dataset", metavar="|".join(settings.DATASETS), help="data set, likewise")
+    parser.add_argument("--normalize", metavar="|".join(settings.NORMALIZE), help="likewise")
+    parser.add_argument("--which", default="last", metavar="last|best", help="weights of a run")
+
+
+def device_options(parser: Parser) -> None:
+    """Where to compute, and with how many threads."""
+    devices = "|".join(settings.DEVICES)
+    parser.add_argument("--device", default="auto", metavar=devices, help="default: auto")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all by default)")

@@ -1,0 +1,82 @@
+"""`minires train`: every field of `TrainConfig` is an option, and its help."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from ..train import ConfigError, Interrupted, TrainConfig, Trainer, Watch
+from ..train import config as settings
+from .options import Parser, add_command
+
+__all__ = ["add", "run"]
+
+EXAMPLES = ["", "--dataset cifar10 --data DIR --model resnet18 --epochs 10", "--resume RUN"]
+
+
+def add(commands: Any) -> None:
+    """Add the command to `commands`."""
+    parser = add_command(commands, "train", run, "train a network", EXAMPLES)
+    for field in dataclasses.fields(TrainConfig):
+        _add_field(parser, field)
+    parser.add_argument("--out", metavar="DIR", help="run folder (runs/<model>-<time>)")
+    parser.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument("--config", metavar="FILE", help="take the options of a config.json")
+    parser.add_argument(
+        "--stop-after-epoch", type=int, metavar="N", help="stop early, to resume later"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar, no lines an epoch")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train, and print where the run is and how well it does."""
+    names = {field.name for field in dataclasses.fields(TrainConfig)}
+    options = {name: value for name, value in vars(given).items() if name in names}
+    watch = Watch(sys.stderr if given.json else sys.stdout, quiet=given.quiet)
+    if given.resume is not None:
+        if given.out is not None or given.config is not None:
+            raise ConfigError("--resume: goes on in its own folder; leave out --out and --config")
+        trainer = Trainer.resume(given.resume, watch=watch, **options)
+    else:
+        config = TrainConfig() if given.config is None else TrainConfig.load(given.config)
+        trainer = Trainer(dataclasses.replace(config, **options), given.out, watch=watch)
+    try:
+        summary = trainer.run(given.stop_after_epoch)
+    except Interrupted:
+        if given.json:
+            print(json.dumps(trainer.summary()), flush=True)
+        raise
+    if given.json:
+        print(json.dumps(summary))
+    elif summary["finished"]:
+        images = f"{len(trainer.sets.test):,} test images"
+        print(
+            f"test accuracy {summary['test_accuracy']:.4f} on {images}; run folder {summary['out']}"
+        )
+    else:
+        print(f"stopped; go on with minires train --resume {summary['out']}")
+    return 0
+
+
+def _add_field(parser: Parser, field: dataclasses.Field[Any]) -> None:
+    rules, kind = field.metadata, settings.kind(field)
+    text = f"{rules['help']} ({_default_of(field)})".replace("%", "%%").replace(" ()", "")
+    options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    else:
+        letter = {int: "N", float: "F"}.get(kind, "TEXT")
+        metavar = "|".join(rules["choices"]) if "choices" in rules else rules.get("of", letter)
+        options |= {"type": kind, "metavar": metavar}
+    parser.add_argument(settings.flag(field.name), **options)
+
+
+def _default_of(field: dataclasses.Field[Any]) -> str:
+    rows = {name: row.get(field.name) for name, row in settings.RECIPES.items()}
+    if None not in rows.values():
+        same = len(set(rows.values())) == 1
+        return str(rows["shapes"]) if same else ", ".join(f"{k} {v}" for k, v in rows.items())
+    return "" if field.default is None else str(field.default)
