@@ -22,6 +22,7 @@ import numpy as np
 from . import direct, winograd
 from .cases import Case, permuted_view
 from .dispatch import kernel
+from .finish import finish_array
 from .im2col import Pair, col2im, gather, im2col, output_size, scatter
 from .memory import empty, workspace
 from .parallel import for_each
@@ -75,12 +76,37 @@ def _grouped_outputs(y: Any, groups: int) -> Any:
     Case((2, 4, 5, 4), (1, 1, 4, 3), **_params()),
     Case((1, 5, 5, 4), (1, 1, 4, 3), **_params(stride=2)),
     Case(permuted_view(2, 5, 5, 3), permuted_view(3, 3, 3, 2), **_params(padding=1)),
+    Case((2, 5, 6, 3), (3, 3, 3, 4), (4,), (2, 5, 6, 4), **_params(padding=1, relu=True)),
+    Case((4, 8, 9, 17), (3, 3, 17, 20), (20,), (4, 8, 9, 20), **_params(padding=1, relu=True)),
+    Case((4, 8, 9, 17), (3, 3, 17, 20), None, (4, 8, 9, 20), **_params(padding=1)),
+    Case((8, 8, 9, 6), (1, 1, 6, 20), (20,), permuted_view(8, 8, 9, 20), **_params(relu=True)),
+    Case((8, 8, 9, 6), (2, 3, 6, 33), (33,), None, **_params(relu=True)),
+    Case((8, 8, 9, 6), (2, 3, 6, 33), None, None, **_params(relu=True)),
+    Case((2, 4, 4, 6), (3, 3, 2, 9), (9,), (2, 4, 4, 9), **_params(padding=1, groups=3)),
 )
-def conv2d(x: Any, w: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> Any:
-    """x (n, h, w, c), w (r, s, c/groups, k) -> y (n, p, q, k)."""
+def conv2d(
+    x: Any,
+    w: Any,
+    b: Any = None,
+    residual: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    relu: bool = False,
+    packed: dict[str, Any] | None = None,
+) -> Any:
+    """x (n, h, w, c), w (r, s, c/groups, k) -> y (n, p, q, k), plus b (k,) and a residual like y,
+    then max(·, 0) with `relu`.
+
+    packed: where a twin keeps the form it brings w into, to find it there in the next call. It is
+    the caller's, and for one w that does not change.
+    """
     columns = im2col(x, window=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
     y = _grouped_columns(columns, groups) @ _grouped_weights(w, groups)
-    return y.transpose(1, 0, 2).reshape(_shape_of_output(x, w, stride, padding, dilation))
+    y = y.transpose(1, 0, 2).reshape(_shape_of_output(x, w, stride, padding, dilation))
+    return finish_array(y, b, residual, relu)
 
 
 @kernel(
@@ -133,15 +159,32 @@ def _is_pointwise(window: Pair, stride: Pair, padding: Pair) -> bool:
     return (*window, *stride, *padding) == (1, 1, 1, 1, 0, 0)
 
 
-@conv2d.cpu(serves=_one_group_of_floats)
+def _serves_finish(x: Any, w: Any, b: Any = None, residual: Any = None, **params: Any) -> bool:
+    same = all(a.dtype == x.dtype for a in (b, residual) if a is not None)
+    return same and _one_group_of_floats(x, w, **params)
+
+
+@conv2d.cpu(serves=_serves_finish)
 def _conv2d_cpu(
-    x: np.ndarray, w: np.ndarray, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: np.ndarray,
+    w: np.ndarray,
+    b: Any = None,
+    residual: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    relu: bool = False,
+    packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
     plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
+    params: dict[str, Any] = {"padding": padding, "relu": relu, "packed": packed}
     if plan == "winograd":
-        return winograd.convolve(x, w, padding=padding)
+        return winograd.convolve(x, w, b, residual, **params)
     if plan == "direct":
-        return direct.convolve(x, w, stride=stride, padding=padding, dilation=dilation)
+        params |= {"stride": stride, "dilation": dilation}
+        return direct.convolve(x, w, b, residual, **params)
     y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
@@ -153,10 +196,12 @@ def _conv2d_cpu(
         chunk, out = x[chunks[i]], y[chunks[i]].reshape(-1, k)
         if pointwise:
             np.matmul(chunk.reshape(-1, c), matrix, out=out)
-            return
-        with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
-            gather(chunk, columns, *stride, *padding, *dilation)
-            np.matmul(columns.reshape(-1, len(matrix)), matrix, out=out)
+        else:
+            with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
+                gather(chunk, columns, *stride, *padding, *dilation)
+                np.matmul(columns.reshape(-1, len(matrix)), matrix, out=out)
+        added = residual if residual is None else residual[chunks[i]].reshape(-1, k)
+        finish_array(out, b, added, relu)
 
     for_each(convolve, len(chunks))
     return y

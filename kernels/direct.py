@@ -13,10 +13,13 @@ whole, and weight gradients are sums over fixed parts.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from . import direct_loops as loops
 from .direct_loops import BLOCK, CHANNELS, ROWS, WIDTH, Windows
+from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import empty, threads, workspace
 
@@ -52,26 +55,45 @@ def _is_pointwise(s: Windows) -> bool:
 
 
 def convolve(
-    x: np.ndarray, w: np.ndarray, *, stride: Pair, padding: Pair, dilation: Pair
+    x: np.ndarray,
+    w: np.ndarray,
+    b: Any = None,
+    residual: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    relu: bool = False,
+    packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    """x (n, h, w, c), w (r, s, c, k) -> (n, p, q, k), float32."""
-    return _convolve(x, w, _windows(x.shape, w.shape, stride, padding, dilation), False)
+    """x (n, h, w, c), w (r, s, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
+    s = _windows(x.shape, w.shape, stride, padding, dilation)
+    finish, _kept = prepare_finish(s.k, b, residual, relu)
+    return _convolve(x, w, s, False, finish, packed)
 
 
-def _convolve(x: np.ndarray, w: np.ndarray, s: Windows, transposed: bool) -> np.ndarray:
+def _convolve(
+    x: np.ndarray,
+    w: np.ndarray,
+    s: Windows,
+    transposed: bool,
+    finish: Finish = NOTHING,
+    packed: dict[str, Any] | None = None,
+) -> np.ndarray:
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
     depth, k = s.r * s.s * s.c, _round_up(s.k, WIDTH)
     size = _round_up(PIXELS * (depth + BLOCK), 16)  # whole cache lines
     workers = threads()
-    with (
-        workspace((depth * k,), x.dtype) as u,
-        workspace((workers, size), x.dtype) as scratch,
-    ):
+    u = None if packed is None else packed.get("direct")
+    if u is None:
+        u = empty((depth * k,), x.dtype)
         loops.pack_weights(_at(w), _at(u), depth, s.k, transposed, workers)
-        loops.convolve(
-            s, _is_pointwise(s), _at(x), _at(u), _at(y), _at(scratch), 4 * size, workers, PIXELS
-        )
+    with workspace((workers, size), x.dtype) as scratch:
+        places = _at(x), _at(u), _at(y), finish, _at(scratch), 4 * size
+        loops.convolve(s, _is_pointwise(s), *places, workers, PIXELS)
+    if packed is not None:
+        packed["direct"] = u
     return y
 
 
@@ -82,7 +104,7 @@ def convolve_input_gradient(
     n, (c, k) = len(g), w.shape[2:]
     s = _windows((n, *size, c), w.shape, stride, padding, dilation)
     if _is_pointwise(s):
-        return _convolve(g, w, s._replace(c=k, k=c), transposed=True)
+        return _convolve(g, w, s._replace(c=k, k=c), True)
     g, w = np.ascontiguousarray(g), np.ascontiguousarray(w)
     dx = empty((n, *size, c), g.dtype)
     depth, workers = s.r * s.s * c, min(threads(), n)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numba
 
+from .finish import finish_numbers
 from .isa import ISA
 from .microkernel import make_product, round_up
 from .simd import add_vectors, clear_vector, copy_vector, read_float, vector_function, write_float
@@ -145,8 +146,9 @@ def pack_weights(w, u, depth, k, transposed, workers):
 
 
 @numba.njit(cache=True, parallel=True)
-def convolve(s, pointwise, x, u, y, scratch, worker_bytes, workers, pixels):
-    """y (n, p, q, k) from images x and packed weights u, `pixels` at a time.
+def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixels):
+    """y (n, p, q, k) from images x and packed weights u, and what `finish` adds, `pixels` at a
+    time.
 
     Each worker's scratch: columns (pixels, depth), a block of outputs (pixels, BLOCK).
     """
@@ -176,6 +178,9 @@ def convolve(s, pointwise, x, u, y, scratch, worker_bytes, workers, pixels):
                 if to == block:
                     end = y + 4 * (first * s.k + o)
                     _copy_rows(end, 4 * s.k, block, row, last - first, min(width, s.k - o))
+                if finish.bias:
+                    for pixel in range(first, last):
+                        finish_numbers(finish, y, o, pixel * s.k + o, min(width, s.k - o))
 
 
 @numba.njit(cache=True, parallel=True)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import winograd_loops as loops
+from .finish import NOTHING, Finish, prepare_finish
 from .memory import empty, threads, workspace
 from .winograd_loops import BLOCK, CHANNELS, GAP, TABLES, TILES, WIDTH, Shape
 
@@ -53,30 +54,51 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
     return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
 
 
-def convolve(x: np.ndarray, w: np.ndarray, *, padding: Pair) -> np.ndarray:
-    """x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k), float32."""
-    return _convolve(x, w, _shape(x.shape, w.shape[3], padding), rotated=False)
+def convolve(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: Any = None,
+    residual: Any = None,
+    *,
+    padding: Pair,
+    relu: bool = False,
+    packed: dict[str, Any] | None = None,
+) -> np.ndarray:
+    """x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
+    s = _shape(x.shape, w.shape[3], padding)
+    finish, _kept = prepare_finish(s.k, b, residual, relu)
+    return _convolve(x, w, s, False, finish, packed)
 
 
 def convolve_input_gradient(g: np.ndarray, w: np.ndarray, *, padding: Pair) -> np.ndarray:
     """g (n, p, q, k), w (3, 3, c, k) -> (n, h, w, c): a convolution with the rotated windows."""
     inner = (2 - padding[0], 2 - padding[1])
-    return _convolve(g, w, _shape(g.shape, w.shape[2], inner), rotated=True)
+    return _convolve(g, w, _shape(g.shape, w.shape[2], inner), True)
 
 
-def _convolve(x: np.ndarray, w: np.ndarray, s: Shape, rotated: bool) -> np.ndarray:
+def _convolve(
+    x: np.ndarray,
+    w: np.ndarray,
+    s: Shape,
+    rotated: bool,
+    finish: Finish = NOTHING,
+    packed: dict[str, Any] | None = None,
+) -> np.ndarray:
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
     tiles = _chunk(c + min(k, BLOCK), 2 * TILES, s.n * s.down * s.across)
     size = TABLES + c + k + _planes(tiles * c) + _planes(tiles * min(BLOCK, k))
     size = _round_up(size, 16)  # whole cache lines
-    with (
-        workspace((_planes(s.c * k),), x.dtype) as u,
-        workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch,
-    ):
-        loops.transform_weights(_at(w), _at(u), s.c, s.k, rotated, _at(scratch), workers)
-        loops.convolve(s, _at(x), _at(u), _at(y), _at(scratch), scratch.strides[0], workers, tiles)
+    u = None if packed is None else packed.get("winograd")
+    with workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch:
+        if u is None:
+            u = empty((_planes(s.c * k),), x.dtype)
+            loops.transform_weights(_at(w), _at(u), s.c, s.k, rotated, _at(scratch), workers)
+        places = _at(x), _at(u), _at(y), finish, _at(scratch), scratch.strides[0]
+        loops.convolve(s, *places, workers, tiles)
+    if packed is not None:
+        packed["winograd"] = u
     return y
 
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numba
 
 from . import winograd_transforms as transforms
+from .finish import finish_numbers
 from .isa import ISA
 from .microkernel import make_product, round_up
 from .simd import add_vectors, read_float, vector_function, write_address, write_float
@@ -152,9 +153,22 @@ def _transform_products(s, m, plane, row, table, unread, y, first, last, start, 
             _output_end(tile + 4 * (whole - start), plane, table, 4 * whole, stop - whole)
 
 
+@numba.njit(nogil=True)
+def _finish_tiles(s, finish, y, first, last, start, width):
+    """Bias, residual and ReLU of the output tiles first … last - 1, channels as above."""
+    width = min(width, s.k - start)
+    for t in range(first, last):
+        n, top, left = _corner(s, t)
+        for i in range(top, min(top + 4, s.p)):
+            for j in range(left, min(left + 4, s.q)):
+                pixel = (n * s.p + i) * s.q + j
+                finish_numbers(finish, y, start, pixel * s.k + start, width)
+
+
 @numba.njit(cache=True, parallel=True)
-def convolve(s, x, u, y, scratch, worker_bytes, workers, tiles):
-    """y (n, p, q, k) from images x and transformed weights u; `tiles` a chunk.
+def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
+    """y (n, p, q, k) from images x and transformed weights u, and what `finish` adds; `tiles` a
+    chunk.
 
     Each worker's scratch: tables, a row of zeros (c), a row nobody reads (k), v, m.
     """
@@ -188,6 +202,8 @@ def convolve(s, x, u, y, scratch, worker_bytes, workers, tiles):
                     s, m, m_plane, 4 * m_width, table + SECOND, unread, y, first, last,
                     block * BLOCK, width,
                 )  # fmt: skip
+                if finish.bias:
+                    _finish_tiles(s, finish, y, first, last, block * BLOCK, width)
 
 
 @numba.njit(nogil=True)

@@ -102,9 +102,7 @@ def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     params = check_conv("conv2d", x, w, stride, padding, dilation, groups)
     check_dtypes("conv2d", x, b=b)
     check_vector("conv2d", "b", b, w.shape[3])
-    y = kernels.conv2d(x, w, **params)
-    if b is not None:
-        y += b
+    y = kernels.conv2d(x, w, b, **params)
 
     def backward(g, needs):
         return (
