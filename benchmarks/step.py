@@ -1,26 +1,30 @@
-"""Whole training steps or inference against PyTorch, alternating in one process.
+"""Whole training steps or inference against PyTorch or ONNX Runtime, alternating in one process.
 
-    python -m benchmarks.step --model resnet18 --mode train --batch 128 [--threads N] [--json]
+    python -m benchmarks.step --model resnet18 --mode train|infer --batch 128 --dtype float32
+                              --against torch|onnxruntime [--threads N] [--rounds N] [--json]
 
 Both engines start from the same weights and see the same images. First their outputs and losses
-must agree; then they take turns, a few steps a turn, and each round gives one ratio. The rival is
-the faster of PyTorch's variants: eager in channels_last, and torch.compile. Speeds are medians in
-images a second; `spread` is the lowest and highest ratio of the rounds. Needs `pip install -e
-'.[bench]'`. Ends with status 1 when the engines disagree.
+must agree; then they take turns, about a second a turn, and each round gives one ratio. The rival
+is the faster of PyTorch's variants: eager in channels_last, and torch.compile. Speeds are medians
+in images a second; `spread` is the lowest and highest ratio of the rounds; `peak_rss_mb` is the
+memory of minires alone, in a process of its own. Needs `pip install -e '.[bench]'`. Ends with
+status 1 when the engines disagree and 2 when asked for what cannot be.
+
+Both engines held to AVX2 (`isa` and `held` in the output say so):
+
+    MINIRES_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.step ...
 """
-# pyright: reportMissingImports=false
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +32,11 @@ import numpy as np
 import minires as mr
 import minires.functional as F
 from minires import models, optim
-from minires.weights import to_file
 
-__all__ = ["MODELS", "main", "measure"]
+from .machine import describe, peak_memory
+from .rivals import SGD, VARIANTS, Step, rival_step, rival_version
+
+__all__ = ["MODELS", "batch", "main", "measure", "our_step", "speed"]
 
 # name: (arguments of the constructor, image size)
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
@@ -38,10 +44,9 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "resnet20": ({"num_classes": 10, "shortcut": "A"}, 32),
     "resnet50": ({"num_classes": 1000, "stem": "imagenet"}, 224),
 }
-VARIANTS = ("eager", "compile")
-SGD = {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}
+DTYPES = ("float32", "bf16")
 AGREE = 1e-3  # of the largest output: two float32 engines, dozens of layers deep
-Step = Callable[[], float]  # one step or forward pass; returns a number to compare
+TURN = 1.0  # seconds
 
 
 def batch(size: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,52 +62,19 @@ def our_step(model: Any, mode: str, images: np.ndarray, labels: np.ndarray) -> S
         model.eval()
 
         @mr.no_grad()
-        def infer() -> float:
-            return float(model(images).numpy()[0, 0])
+        def infer() -> np.ndarray:
+            return model(images).numpy()
 
         return infer
-    optimiser = optim.SGD(model.parameters(), nesterov=True, **SGD)
+    optimiser = optim.SGD(model.parameters(), **SGD)
 
-    def train() -> float:
-        loss = F.cross_entropy(model(images), labels)
+    def train() -> np.ndarray:
+        out = model(images)
+        loss = F.cross_entropy(out, labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        return loss.item()
-
-    return train
-
-
-def torch_step(
-    name: str, variant: str, state: dict[str, np.ndarray], mode: str, images: Any, labels: Any
-) -> Step:
-    """The same step in PyTorch."""
-    import torch
-
-    from tests.reference.make_networks import BUILD
-
-    model = BUILD[name](**MODELS[name][0]).float()
-    tensors = {key: torch.from_numpy(to_file(key, a).copy()) for key, a in state.items()}
-    model.load_state_dict(tensors)
-    model = model.to(memory_format=torch.channels_last)
-    call = torch.compile(model) if variant == "compile" else model
-    x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-    if mode == "infer":
-        model.eval()
-
-        def infer() -> float:
-            with torch.inference_mode():
-                return call(x)[0, 0].item()
-
-        return infer
-    optimiser = torch.optim.SGD(model.parameters(), nesterov=True, foreach=True, **SGD)
-
-    def train() -> float:
-        loss = torch.nn.functional.cross_entropy(call(x), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.item()
+        return np.append(loss.item(), out.numpy())
 
     return train
 
@@ -116,98 +88,122 @@ def speed(step: Step, count: int, seconds: float) -> float:
     return done * count / (time.perf_counter() - start)
 
 
+def check_agreement(ours: np.ndarray, other: np.ndarray, who: str) -> None:
+    """Stop unless two engines' numbers are nearly equal."""
+    error = float(np.max(np.abs(ours - other)) / max(np.max(np.abs(other)), 1))
+    if not error <= AGREE:  # a NaN is not
+        raise SystemExit(f"minires and {who} differ by {error:.2g}, allowed are {AGREE:g}")
+
+
 def measure(
-    name: str, mode: str, count: int, rounds: int, variants: Sequence[str]
+    name: str,
+    mode: str,
+    count: int,
+    rounds: int,
+    against: str = "torch",
+    variants: Sequence[str] | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Check that the engines agree, then time them in turns."""
     arguments, size = MODELS[name]
+    variants = variants or VARIANTS[against]
     mr.manual_seed(0)
     model = getattr(models, name)(**arguments)
-    state = model.state_dict()
-    images, labels = batch(size, count, arguments["num_classes"])
-    ours = our_step(model, mode, images, labels)
-    rivals = {v: torch_step(name, v, state, mode, images, labels) for v in variants}
+    network = name, arguments, model.state_dict()
+    data = batch(size, count, arguments["num_classes"])
+    ours = our_step(model, mode, *data)
+    rivals = {v: rival_step(against, v, network, mode, *data, threads) for v in variants}
     first = ours()
     for variant, rival in rivals.items():
-        other = rival()
-        if abs(first - other) > AGREE * max(abs(first), 1):
-            raise SystemExit(f"minires gives {first} but PyTorch ({variant}) {other}")
+        check_agreement(first, rival(), f"{against} ({variant})")
     for step in (ours, *rivals.values()):  # the second step is the first with warm buffers
         step()
-    best = max(rivals, key=lambda v: speed(rivals[v], count, 1)) if len(rivals) > 1 else variants[0]
-    pairs = [(speed(ours, count, 1), speed(rivals[best], count, 1)) for _ in range(rounds)]
+    trial = {v: speed(rival, count, TURN) if len(rivals) > 1 else 0 for v, rival in rivals.items()}
+    best = max(trial, key=lambda v: trial[v])
+    pairs = [(speed(ours, count, TURN), speed(rivals[best], count, TURN)) for _ in range(rounds)]
     ratios = [a / b for a, b in pairs]
     return {
         "model": name,
         "mode": mode,
         "batch": count,
+        "against": against,
         "minires": round(statistics.median(a for a, _ in pairs), 1),
         "rival": round(statistics.median(b for _, b in pairs), 1),
         "variant": best,
         "ratio": round(statistics.median(ratios), 3),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
+        "rounds": rounds,
     }
 
 
-def peak_memory(name: str, mode: str, count: int, threads: int) -> float:
+def memory_alone(name: str, mode: str, count: int, threads: int) -> float:
     """Largest resident memory of minires alone, in a process of its own, MB."""
     command = [sys.executable, "-m", "benchmarks.step", "--model", name, "--mode", mode]
     command += ["--batch", str(count), "--threads", str(threads), "--alone"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def alone(name: str, mode: str, count: int) -> float:
-    """Run five steps of minires and return this process's peak memory, MB (Linux)."""
+def run_alone(name: str, mode: str, count: int) -> float:
+    """Run five steps of minires and return this process's peak memory, MB."""
     arguments, size = MODELS[name]
-    step = our_step(
-        getattr(models, name)(**arguments), mode, *batch(size, count, arguments["num_classes"])
-    )
+    model = getattr(models, name)(**arguments)
+    step = our_step(model, mode, *batch(size, count, arguments["num_classes"]))
     for _ in range(5):
         step()
-    # not ru_maxrss: that starts from the size of the process which forked this one
-    with open("/proc/self/status") as file:
-        peak = next(line.split()[1] for line in file if line.startswith("VmHWM"))
-    return int(peak) / 1024
+    return peak_memory()
 
 
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit status."""
+def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", choices=MODELS, default="resnet18")
     parser.add_argument("--mode", choices=["train", "infer"], default="train")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--against", choices=VARIANTS, default="torch")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS["torch"], help="of PyTorch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args(argv)
-    mr.set_threads(given.threads)
-    if given.alone:
-        print(alone(given.model, given.mode, given.batch))
-        return 0
-    import torch
+    return parser
 
-    torch.set_num_threads(given.threads)
-    result = measure(given.model, given.mode, given.batch, given.rounds, given.variants)
-    result["peak_rss_mb"] = round(peak_memory(given.model, given.mode, given.batch, given.threads))
-    result.update(cpu=cpu_name(), threads=given.threads, torch=torch.__version__)
-    result["date"] = time.strftime("%Y-%m-%d")
+
+def refuse(text: str) -> int:
+    """Say on one line what cannot be; the exit status."""
+    print(f"benchmarks.step: error: {text}", file=sys.stderr)
+    return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status."""
+    given = _options().parse_args(argv)
+    mr.set_threads(given.threads)
+    if given.dtype == "bf16":
+        return refuse("--dtype bf16: minires has kernels for float32 and float64, none for bf16")
+    if given.alone:
+        print(run_alone(given.model, given.mode, given.batch))
+        return 0
+    if given.against == "onnxruntime" and (given.mode == "train" or given.variants):
+        return refuse("--against onnxruntime: only with --mode infer and without --variants")
+    version = rival_version(given.against)
+    result = measure(
+        given.model,
+        given.mode,
+        given.batch,
+        given.rounds,
+        given.against,
+        given.variants,
+        given.threads,
+    )
+    alone = memory_alone(given.model, given.mode, given.batch, given.threads)
+    result |= {"dtype": given.dtype, "rival_version": version, "peak_rss_mb": round(alone)}
+    result |= describe()
     if given.json:
         print(json.dumps(result))
     else:
         for key, value in result.items():
-            print(f"{key:12} {value}")
+            print(f"{key:16} {value}")
     return 0
 
 
