@@ -51,10 +51,9 @@ def test_it_prints_speeds_and_ratio(
 @pytest.mark.parametrize("factor", [1.01, np.nan])
 def test_engines_that_disagree_are_not_timed(own_rival: dict[str, float], factor: float) -> None:
     own_rival["factor"] = factor
+    options = "--model resnet20 --batch 2 --mode infer --threads 1 --variants eager"
     with pytest.raises(SystemExit, match=r"minires and torch \(eager\) differ by .*, allowed are"):
-        step.main(
-            [*"--model resnet20 --batch 2 --mode infer --threads 1 --variants".split(), "eager"]
-        )
+        step.main(options.split())
 
 
 @pytest.mark.parametrize(
