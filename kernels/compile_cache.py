@@ -14,6 +14,8 @@ Several processes may share a folder. Numba writes each file whole, but numbers 
 function: two processes that compile it for different types at a time would both write the first
 one, and a third could load the wrong code. So the names get the process's id.
 
+The first kernel that a process must compile is announced by a line on stderr, except under pytest.
+
 This module is imported before any kernel is defined.
 """
 
@@ -32,7 +34,7 @@ from typing import Any
 import llvmlite
 import numba
 from llvmlite import binding as llvm
-from numba.core import caching
+from numba.core import caching, event
 
 from .isa import ISA
 
@@ -101,6 +103,28 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
+class _Announcement(event.Listener):
+    """Says once that kernels are being compiled, which a user would else take for a hang."""
+
+    said = False
+
+    def on_start(self, event: Any) -> None:
+        function = getattr(event.data["dispatcher"], "py_func", None)
+        ours = getattr(function, "__module__", "").startswith(f"{__package__}.")
+        if self.said or not ours:
+            return
+        self.said = True
+        tested = "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ
+        if sys.stderr is not None and not tested:
+            clear = "\r\033[K" if sys.stderr.isatty() else ""  # there may be a progress bar
+            text = f"compiling kernels for {ISA.name} (once: up to a minute, kept in {FOLDER}) ..."
+            print(f"{clear}minires: {text}", file=sys.stderr, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
 FOLDER = cache_folder(PREFIX + fingerprint(Path(__file__).parent, ISA.name))
 _name_files_by_process()
 numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
+event.register("numba:compile", _Announcement())

@@ -91,6 +91,26 @@ def test_processes_share_the_folder(tmp_path, child_env):
     assert last.returncode == 0
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_compilation_is_announced_once(tmp_path, child_env):
+    """One line from a cold cache however much is compiled, none from a warm one or in a test."""
+    env = {**child_env, "NUMBA_CACHE_DIR": str(tmp_path)}
+    outside = {name: value for name, value in env.items() if name != "PYTEST_CURRENT_TEST"}
+
+    def run(env: dict[str, str], *dtypes: str) -> tuple[str, str]:
+        command = [sys.executable, "-c", COMPILE, *dtypes]
+        child = subprocess.run(command, env=env, capture_output=True, text=True)
+        return child.stdout, child.stderr
+
+    out, err = run(outside, "float32", "float64")
+    assert out == "0\n"
+    assert err.startswith(f"minires: compiling kernels for {ISA.name} (once: ")
+    assert str(tmp_path) in err
+    assert err.count("\n") == 1
+    assert run(outside, "float32", "float64") == ("2\n", "")
+    assert run(env, "int32") == ("0\n", "")
+
+
 PACK = """
 import numpy as np
 from minires.kernels.direct_loops import pack_weights
