@@ -1,5 +1,5 @@
-"""Weight files: safetensors and PyTorch's two formats in, safetensors out; nothing in a file is
-ever executed.
+"""Weight files: safetensors and PyTorch's two formats in, safetensors and .pth out; nothing in a
+file is ever executed.
 
 >>> import os, tempfile
 >>> from minires import nn, weights
@@ -9,18 +9,24 @@ ever executed.
 2 matched
 """
 
-from .files import atomic_write
+from .files import WeightFile, atomic_write
 from .layout import to_file, to_memory
-from .load import Report, WeightFile, load, load_file, save
+from .load import Report, file_arrays, load, load_file, save
+from .names import Guess, guess
+from .pth import save_pth
 from .safetensors import save_safetensors
 
 __all__ = [
+    "Guess",
     "Report",
     "WeightFile",
     "atomic_write",
+    "file_arrays",
+    "guess",
     "load",
     "load_file",
     "save",
+    "save_pth",
     "save_safetensors",
     "to_file",
     "to_memory",

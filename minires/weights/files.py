@@ -11,6 +11,7 @@ import reprlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,16 @@ import numpy as np
 
 from ..errors import DataError
 
-__all__ = ["NUMBERS", "atomic_write", "decode", "open_file", "read_exactly", "show"]
+__all__ = [
+    "NUMBERS",
+    "WeightFile",
+    "atomic_write",
+    "decode",
+    "kind_of",
+    "open_file",
+    "read_exactly",
+    "show",
+]
 
 # safetensors' names of the number types, and how their bytes lie in a file
 NUMBERS = {
@@ -36,6 +46,34 @@ NUMBERS = {
     "U8": "u1",
     "BOOL": "u1",
 }
+
+
+CODES = {np.dtype(kind): code for code, kind in NUMBERS.items() if code not in ("BF16", "BOOL")}
+CODES[np.dtype(bool)] = "BOOL"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The contents of a weight file: read-only arrays in the file's names and layout (PyTorch's).
+
+    kinds: each tensor's number type in the file, as safetensors calls it ("F32", "BF16", …); in
+    `arrays` half types are float32. format: "safetensors", "zip" or "legacy".
+    """
+
+    path: str
+    arrays: dict[str, np.ndarray]
+    kinds: dict[str, str]
+    metadata: dict[str, str]
+    format: str
+
+
+def kind_of(dtype: np.dtype) -> str | None:
+    """What safetensors calls a NumPy type, in either byte order; None where it has no name.
+
+    >>> kind_of(np.dtype(">f4")), kind_of(np.dtype(complex))
+    ('F32', None)
+    """
+    return CODES.get(dtype.newbyteorder("="))
 
 
 def show(value: object, limit: int = 80) -> str:

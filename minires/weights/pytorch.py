@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import DataError
-from .files import NUMBERS, decode, open_file, read_exactly, show
+from .files import NUMBERS, WeightFile, decode, open_file, read_exactly, show
 from .pickles import PICKLE_LIMIT, read_pickle
 from .vocabulary import Storage, TensorRef
 
@@ -37,8 +37,8 @@ ZIP_FAULTS = (zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError, 
 ZIP_FAULTS += (struct.error, zlib.error)
 
 
-def read_zip(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch zip archive, as read-only arrays in the file's names and layout.
+def read_zip(path: str | os.PathLike[str]) -> WeightFile:
+    """The tensors of a PyTorch zip archive as read-only arrays in the file's names and layout.
 
     Half types come as float32. Taken is the dictionary that holds the most tensors, wherever it
     lies in the saved object. Tensors that share a storage share memory. Raises DataError for
@@ -55,7 +55,7 @@ def read_zip(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raise DataError(f"{path}: damaged zip archive: {show(str(error), 120)}") from None
 
 
-def _from_archive(archive: zipfile.ZipFile, size: int, path: object) -> dict[str, np.ndarray]:
+def _from_archive(archive: zipfile.ZipFile, size: int, path: str | os.PathLike[str]) -> WeightFile:
     entries = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -93,10 +93,10 @@ def _from_archive(archive: zipfile.ZipFile, size: int, path: object) -> dict[str
         expected = storage.count * np.dtype(NUMBERS[storage.code]).itemsize
         return decode(read(f"{folder}data/{storage.key}", expected), storage.code, order == b"big")
 
-    return _arrays(tree, numbers, path)
+    return _contents(tree, numbers, path, "zip")
 
 
-def read_legacy(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_legacy(path: str | os.PathLike[str]) -> WeightFile:
     """The tensors of PyTorch's format from before 1.6, on the terms of `read_zip`."""
     with open_file(path) as (file, size):
 
@@ -120,7 +120,7 @@ def read_legacy(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             raw = read_exactly(file, start, length, path, f"storage {show(storage.key)}")
             return decode(raw, storage.code, big_endian)
 
-        return _arrays(tree, numbers, path)
+        return _contents(tree, numbers, path, "legacy")
 
 
 def _places(
@@ -157,18 +157,19 @@ def _places(
     return places
 
 
-def _arrays(
-    tree: Any, numbers: Callable[[Storage], np.ndarray], path: object
-) -> dict[str, np.ndarray]:
+def _contents(
+    tree: Any, numbers: Callable[[Storage], np.ndarray], path: str | os.PathLike[str], form: str
+) -> WeightFile:
     """The tensors of the fullest dictionary in `tree`, each storage read once."""
     flat: dict[str, np.ndarray] = {}
-    arrays = {}
+    arrays, kinds = {}, {}
     for name, ref in _fullest(tree, path).items():
         key = ref.storage.key
         if key not in flat:
             flat[key] = numbers(ref.storage)
         arrays[name] = _view(flat[key], ref, f"{path}: tensor {show(name)}")
-    return arrays
+        kinds[name] = ref.storage.code
+    return WeightFile(os.fspath(path), arrays, kinds, {}, form)
 
 
 def _fullest(tree: Any, path: object) -> dict[str, TensorRef]:

@@ -21,18 +21,25 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import DataError, DTypeError
-from .files import NUMBERS, atomic_write, decode, open_file, read_exactly, show
+from .files import (
+    NUMBERS,
+    WeightFile,
+    atomic_write,
+    decode,
+    kind_of,
+    open_file,
+    read_exactly,
+    show,
+)
 
 __all__ = ["HEADER_LIMIT", "read_safetensors", "save_safetensors"]
 
 HEADER_LIMIT = 100_000_000  # bytes, the format's own limit
 RANK_LIMIT = 32
-CODES = {np.dtype(kind): code for code, kind in NUMBERS.items() if code not in ("BF16", "BOOL")}
-CODES[np.dtype(bool)] = "BOOL"
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a safetensors file: `(arrays, metadata)`, the arrays as named and laid out in it.
+def read_safetensors(path: str | os.PathLike[str]) -> WeightFile:
+    """Read a safetensors file, the arrays as named and laid out in it.
 
     They are read-only. Half types come as float32. Raises DataError, in one line naming the file
     and the tensor, for a header longer than the file or 100 MB, bad JSON, unknown types, and
@@ -58,11 +65,12 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
             raise DataError(
                 f"{path}: {size - start} bytes of numbers, but the tensors fill {position}"
             )
-        arrays = {}
+        arrays, kinds = {}, {}
         for begin, end, code, shape, name in spans:
             raw = read_exactly(file, start + begin, end - begin, path, f"tensor {show(name)}")
             arrays[name] = decode(raw, code).reshape(shape)
-        return arrays, metadata
+            kinds[name] = code
+        return WeightFile(os.fspath(path), arrays, kinds, metadata, "safetensors")
 
 
 def _header(file: BinaryIO, size: int, path: object) -> tuple[int, dict[str, Any]]:
@@ -140,7 +148,7 @@ def save_safetensors(
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "two.safetensors")
     >>> save_safetensors(path, {"a": np.ones((2, 2), np.float32)}, {"epoch": "3"})
-    >>> read_safetensors(path)[1]
+    >>> read_safetensors(path).metadata
     {'epoch': '3'}
     """
     header: dict[str, Any] = {}
@@ -152,13 +160,14 @@ def save_safetensors(
     position = 0
     for name in sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name)):
         array = arrays[name]
-        if array.dtype.newbyteorder("=") not in CODES or name == "__metadata__":
+        kind = kind_of(array.dtype)
+        if kind is None or name == "__metadata__":
             raise DTypeError(
                 f"save_safetensors: tensor {show(name)} of {array.dtype} cannot be written"
             )
         little.append(array.astype(array.dtype.newbyteorder("<"), order="C", copy=False))
         header[name] = {
-            "dtype": CODES[array.dtype.newbyteorder("=")],
+            "dtype": kind,
             "shape": list(array.shape),
             "data_offsets": [position, position + array.nbytes],
         }

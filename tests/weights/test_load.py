@@ -110,6 +110,46 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
     np.testing.assert_array_equal(after["fc.weight"], before["fc.weight"])
 
 
+@pytest.mark.parametrize("head", ["fc", "linear", "classifier", "head.out"])
+@pytest.mark.parametrize("classes", [4, 10])
+def test_reset_head(head: str, classes: int, tmp_path: Path):
+    file = {n.replace("fc", head): array for n, array in state_file(classes).items()}
+    save_safetensors(tmp_path / "x", file)
+    model = Net()
+    before = model.state_dict()
+    report = weights.load(model, tmp_path / "x", reset_head=True)
+    assert report.complete
+    assert str(report) == "5 matched; 2 reset: fc.weight, fc.bias"
+    after = model.state_dict()
+    np.testing.assert_array_equal(after["bn1.weight"], file["bn1.weight"])
+    for name in ("fc.weight", "fc.bias"):
+        np.testing.assert_array_equal(after[name], before[name])
+
+
+def test_reset_head_asks_for_the_rest(tmp_path: Path):
+    file = state_file()
+    del file["fc.weight"], file["fc.bias"], file["bn1.bias"]
+    save_safetensors(tmp_path / "x", {**file, "extra": np.zeros(3, np.float32)})
+    with pytest.raises(DataError, match=r"4 matched; 1 missing: bn1\.bias; 1 unexpected: extra;"):
+        weights.load(Net(), tmp_path / "x", reset_head=True)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("float16", "F16"), ("uint16", "BF16")])
+def test_half_types_are_noted(kind: str, code: str, tmp_path: Path):
+    file = {n: np.ones_like(array) for n, array in state_file().items()}
+    one = np.array([0x3F80], np.uint16) if code == "BF16" else np.ones(1, np.float16)
+    file["bn1.num_batches_tracked"] = np.array(3)
+    halves = {n: np.broadcast_to(one, a.shape) for n, a in file.items() if a.ndim}
+    views, storages = tensors({**file, **halves})
+    (tmp_path / "x.pth").write_bytes(zip_bytes(views, storages))
+    read = load_file(tmp_path / "x.pth")
+    assert read.kinds["fc.bias"] == code
+    model = Net()
+    report = weights.load(model, read)
+    assert str(report) == f"8 matched; 7 converted from {code}"
+    np.testing.assert_array_equal(model.state_dict()["fc.weight"], 1)
+
+
 def test_a_long_report_is_cut():
     names = [f"layer{i}.weight" for i in range(200)]
     assert str(Report([], names, names, [])).count("layer") == 6
@@ -154,6 +194,7 @@ def test_flattened_maps_are_permuted_or_refused(tmp_path: Path, rng: np.random.G
         (b"<!DOCTYPE html>", r"neither .* \(a web page: the download went wrong\)"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
         (b"\x80\x04}.", r"a pickle that torch\.save did not write"),
+        (b"x" * 257 + b"ustar" + b"x" * 300, "a tar archive, as PyTorch before 0.2 made"),
         (b"hello", "neither safetensors nor a PyTorch file: it begins with b'hello'"),
         (b"PK\x03\x04" + b"x" * 100, "damaged zip archive: 'File is not a zip file'"),
     ],
