@@ -13,7 +13,8 @@
 
 Calling `double(x)` looks at the first array: its type picks the device, and the twin runs if it
 says that it serves these arguments; otherwise the reference does. `with reference():` forces the
-reference, `with ran() as log:` records what ran.
+reference, `with ran() as log:` records what ran, and `with observe(see):` calls back with the
+arguments, too.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ import numpy as np
 
 from .cases import Case
 
-__all__ = ["KERNELS", "Kernel", "array_module", "kernel", "ran", "reference"]
+__all__ = ["KERNELS", "Kernel", "array_module", "kernel", "observe", "ran", "reference"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 KERNELS: dict[str, Kernel] = {}
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
-_log: ContextVar[list[tuple[str, str]] | None] = ContextVar("kernel_log", default=None)
+_observer: ContextVar[Callable[..., None] | None] = ContextVar("kernel_observer", default=None)
 
 
 def array_module(x: Any) -> ModuleType:
@@ -82,9 +83,9 @@ class Kernel(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         which, function = self.choose(*args, **kwargs)
-        log = _log.get()
-        if log is not None:
-            log.append((self.name, which))
+        see = _observer.get()
+        if see is not None:
+            see(self.name, which, *args)
         return function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -107,11 +108,19 @@ def reference() -> Iterator[None]:
 
 
 @contextmanager
+def observe(see: Callable[..., None]) -> Iterator[None]:
+    """Call see(kernel, "reference" | "cpu" | "cuda", *positional arguments) at each kernel call
+    inside this block."""
+    token = _observer.set(see)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+@contextmanager
 def ran() -> Iterator[list[tuple[str, str]]]:
     """Record (kernel, "reference" | "cpu" | "cuda") for every kernel call inside this block."""
     log: list[tuple[str, str]] = []
-    token = _log.set(log)
-    try:
+    with observe(lambda name, which, *_: log.append((name, which))):
         yield log
-    finally:
-        _log.reset(token)

@@ -139,6 +139,11 @@ def test_info(run: Run):
     assert out.splitlines()[0].split() == ["conv1", "Conv2d", "432", "weight", "3x3x3x16"]
     code, out, _ = run("info", "--models")
     assert "resnet18" in out
+    code, out, _ = run("info", "--plan", "resnet20", "--input", "64,32,32")
+    assert out.splitlines()[1].split()[3:] == ["64x32x32x16", "*", "3x3x16x16"]
+    assert out.splitlines()[-1].startswith("resnet20, batch 64, ")
+    code, out, _ = run("info", "--plan", "resnet20", "--json")
+    assert json.loads(out)["batch"] == 128
 
 
 # Signals, in processes of their own

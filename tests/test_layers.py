@@ -23,7 +23,10 @@ FILES = [p for folder in ("kernels", "minires") for p in sorted((ROOT / folder).
 
 # the array code may be called from here; everything else composes differentiable ops
 CALLERS = ("backend", "random", "functional", "optim", "data")
-TOOLS = {"kernels.cases", "kernels.dispatch", "kernels.memory", "kernels.random"}
+TOOLS = {
+    *("kernels.isa", "kernels.cases", "kernels.dispatch", "kernels.memory", "kernels.random"),
+    *("kernels.im2col", "kernels.plan"),
+}
 
 
 def module_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`minires info`: versions and machine, the networks there are, the layers of one."""
+"""`minires info`: versions and machine, the networks there are, the layers and plan of one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from ..train import ConfigError, describe_model, describe_plan, describe_system
 from ..train import config as settings
-from ..train import describe_model, describe_system
 from .options import add_command
 
 __all__ = ["add", "run"]
@@ -15,9 +15,12 @@ __all__ = ["add", "run"]
 
 def add(commands: Any) -> None:
     """Add the command to `commands`."""
-    text, examples = "show versions and machine, or a network", ["", "--model resnet18"]
+    text = "show versions and machine, or a network"
+    examples = ["", "--model resnet18", "--plan resnet18"]
     parser = add_command(commands, "info", run, text, examples)
     parser.add_argument("--model", metavar="NAME", help="list the layers of a network")
+    parser.add_argument("--plan", metavar="NAME", help="list how its convolutions are computed")
+    parser.add_argument("--input", metavar="N,H,W", help="batch for --plan (default: 128,32,32)")
     parser.add_argument("--models", action="store_true", help="list the networks there are")
     parser.add_argument("--classes", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--stem", metavar="|".join(settings.STEMS), help="first layers")
@@ -25,22 +28,30 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Describe and print."""
+    if given.input is not None and given.plan is None:
+        raise ConfigError("--input: goes with --plan only")
+    show = _print_values
     if given.models:
         from .. import models
 
         found: dict[str, Any] = {"models": models.names()}
+    elif given.plan is not None:
+        found = describe_plan(given.plan, _size(given.input or "128,32,32"), given.stem)
+        show = _print_plan
     elif given.model is not None:
-        found = describe_model(given.model, given.classes, given.stem)
+        found, show = describe_model(given.model, given.classes, given.stem), _print_layers
     else:
         found = describe_system()
     if given.json:
         print(json.dumps(found))
-    elif given.model is not None:
-        _print_layers(found)
     else:
-        for key, value in found.items():
-            print(f"{key:13}", " ".join(map(str, value)) if isinstance(value, list) else value)
+        show(found)
     return 0
+
+
+def _print_values(found: dict[str, Any]) -> None:
+    for key, value in found.items():
+        print(f"{key:15}", " ".join(map(str, value)) if isinstance(value, list) else value)
 
 
 def _print_layers(found: dict[str, Any]) -> None:
@@ -50,3 +61,22 @@ def _print_layers(found: dict[str, Any]) -> None:
             f"{layer['name']:28} {layer['type']:14} {layer['parameters']:>11,}  {shapes}".rstrip()
         )
     print(f"{found['model']}, {found['classes']} classes: {found['parameters']:,} parameters")
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    numbers = [int(part) for part in text.split(",") if part.strip().isdigit()]
+    if len(numbers) != 3 or text.count(",") != 2 or 0 in numbers:
+        raise ConfigError(f"--input: {text!r} must be three positive numbers, as in 128,32,32")
+    n, h, w = numbers
+    return n, h, w
+
+
+def _print_plan(found: dict[str, Any]) -> None:
+    for layer in found["layers"]:
+        x, w = ("x".join(map(str, layer[part])) for part in ("input", "weight"))
+        stride = "" if layer["stride"] == [1, 1] else f"stride {layer['stride'][0]}"
+        groups = "" if layer["groups"] == 1 else f"{layer['groups']} groups"
+        count = layer["multiplications"] / 1e9
+        text = f"{layer['name']:28} {layer['algorithm']:10} {count:7.2f}e9  {x:>17} * {w:14}"
+        print(f"{text} {stride} {groups}".rstrip())
+    print(f"{found['model']}, batch {found['batch']}, instructions {found['instructions']}")

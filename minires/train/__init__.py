@@ -10,7 +10,7 @@ predict(load_trained(summary["out"]), ["cat.png"])
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import RECIPES, ConfigError, TrainConfig
 from .evaluate import Loaded, evaluate, evaluate_source, load_trained
-from .info import describe_model, describe_system
+from .info import describe_model, describe_plan, describe_system
 from .metrics import Position, Tally
 from .predict import predict, read_image
 from .setup import Sets, load_sets, split_sets
@@ -29,6 +29,7 @@ __all__ = [
     "Trainer",
     "Watch",
     "describe_model",
+    "describe_plan",
     "describe_system",
     "evaluate",
     "evaluate_source",

@@ -1,21 +1,32 @@
-"""What `minires info` prints: the machine and versions, and what a network consists of."""
+"""What `minires info` prints: the machine and versions, what a network consists of, and which
+algorithm computes each of its convolutions."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import io
+import math
 import platform
 from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 
+from .. import nn
+from ..autograd import no_grad
 from ..backend import cuda_available
+from ..functional.conv import pair
 from ..kernels import memory
+from ..kernels.dispatch import observe, reference
+from ..kernels.im2col import output_size
+from ..kernels.isa import ISA
+from ..kernels.plan import choose_convolution
 from .folder import versions
 from .setup import build_model
 
-__all__ = ["describe_model", "describe_system"]
+__all__ = ["describe_model", "describe_plan", "describe_system", "kernel_inputs"]
+
+SMALL = 64  # pixels: below, networks get the CIFAR stem by default
 
 
 def describe_system() -> dict[str, Any]:
@@ -24,6 +35,7 @@ def describe_system() -> dict[str, Any]:
         **versions(),
         "processor": _processor(),
         "cpu_features": _cpu_features(),
+        "instructions": ISA.name,
         "threads": memory.threads(),
         "blas": _blas(),
         "cupy": _version_of("cupy", "cupy-cuda12x", "cupy-cuda13x"),
@@ -39,7 +51,7 @@ def describe_model(name: str, classes: int = 10, stem: str | None = None) -> dic
     >>> describe_model("resnet20")["parameters"]
     269722
     """
-    model = build_model(name, classes, stem)
+    model = _build(name, classes, stem)
     layers = []
     for path, module in model.named_modules():
         own = {n: p for n, p in module.named_parameters() if "." not in n}
@@ -55,6 +67,76 @@ def describe_model(name: str, classes: int = 10, stem: str | None = None) -> dic
         )
     total = sum(p.size for p in model.parameters())
     return {"model": name, "classes": classes, "layers": layers, "parameters": total}
+
+
+def _build(name: str, classes: int, stem: str | None) -> nn.Module:
+    with nn.init.skip():  # drawing weights would compile a kernel
+        return build_model(name, classes, stem)
+
+
+def kernel_inputs(model: nn.Module, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """The shape of what each layer's kernel gets, by layer, for two images of shape (h, w, c).
+
+    A layer of which no kernel sees the weights by themselves is left out.
+
+    >>> from minires import models
+    >>> kernel_inputs(models.resnet20(), (8, 8, 3))["layer2.0.conv1"]
+    (2, 8, 8, 16)
+    """
+    layers = {
+        module.weight.numpy().ctypes.data: path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    found: dict[str, tuple[int, ...]] = {}
+
+    def see(_kernel: str, _which: str, x: Any, *more: Any) -> None:
+        for array in more:
+            path = layers.get(array.ctypes.data) if isinstance(array, np.ndarray) else None
+            if path is not None:
+                found[path] = x.shape
+
+    with no_grad(), reference(), observe(see):  # the references need not be compiled
+        model.train()(np.zeros((2, *image), np.float32))
+    return found
+
+
+def describe_plan(
+    name: str, size: tuple[int, int, int] = (128, 32, 32), stem: str | None = None
+) -> dict[str, Any]:
+    """The algorithm of each convolution of a network, for a batch of size (n, h, w).
+
+    `multiplications` are those of a plain product for the whole batch. Without `stem`, small images
+    get the CIFAR stem. Raises ConfigError for an unknown name or stem.
+
+    >>> describe_plan("resnet20", (64, 32, 32))["layers"][0]["input"]
+    [64, 32, 32, 3]
+    """
+    if stem is None and min(size[1:]) < SMALL:
+        stem = "cifar"
+    model, layers = _build(name, 10, stem), []
+    modules: dict[str, Any] = dict(model.named_modules())
+    for path, shape in kernel_inputs(model, (*size[1:], 3)).items():
+        conv, x = modules[path], (size[0], *shape[1:])
+        stride, padding, dilation = (
+            pair("Conv2d", what, getattr(conv, what), least=0)
+            for what in ("stride", "padding", "dilation")
+        )
+        w = conv.weight.shape
+        p, q = (output_size(x[1 + i], w[i], stride[i], padding[i], dilation[i]) for i in (0, 1))
+        plan = choose_convolution(x, w, stride, padding, dilation, conv.groups, np.float32)
+        layers.append(
+            {
+                "name": path,
+                "input": list(x),
+                "weight": list(w),
+                "stride": list(stride),
+                "groups": conv.groups,
+                "multiplications": size[0] * p * q * math.prod(w),
+                "algorithm": plan,
+            }
+        )
+    return {"model": name, "batch": size[0], "instructions": ISA.name, "layers": layers}
 
 
 def _processor() -> str:

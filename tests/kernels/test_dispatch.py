@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minires.kernels.cases import Case
-from minires.kernels.dispatch import KERNELS, array_module, kernel, ran, reference
+from minires.kernels.dispatch import KERNELS, array_module, kernel, observe, ran, reference
 
 __all__: list[str] = []
 
@@ -42,6 +42,14 @@ def test_reference_is_forced_inside_the_block_only():
     assert [which for _, which in log] == ["reference", "cpu"]
     doubled(x)
     assert len(log) == 2  # nothing is recorded outside
+
+
+def test_an_observer_sees_the_arguments():
+    doubled, seen = make_kernel(), []
+    with observe(lambda *call: seen.append(call)):
+        doubled(np.float64(3))
+    doubled(np.float64(4))
+    assert seen == [("doubled", "reference", 3)]
 
 
 def test_a_kernel_keeps_its_name_docstring_and_cases():

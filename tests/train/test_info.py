@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from minires import models
-from minires.train import ConfigError, describe_model, describe_system
+from minires import models, nn
+from minires.kernels.isa import ISA
+from minires.kernels.plan import choose_convolution
+from minires.train import ConfigError, describe_model, describe_plan, describe_system
 
 __all__: list[str] = []
 
@@ -33,3 +35,45 @@ def test_unknown_networks_and_stems():
         describe_model("resnet-18")
     with pytest.raises(ConfigError, match=r"--model: .*stem"):
         describe_model("resnet20", stem="imagenet")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20", "resnext50_32x4d", "preact_resnet18"])
+def test_the_plan_has_every_convolution_with_what_the_kernels_would_do(name):
+    found = describe_plan(name, (64, 32, 32))
+    convolutions = {
+        path: module
+        for path, module in models.build(name, stem="cifar").named_modules()
+        if isinstance(module, nn.Conv2d)
+    }
+    assert [layer["name"] for layer in found["layers"]] != []
+    assert {layer["name"] for layer in found["layers"]} == set(convolutions)
+    for layer in found["layers"]:
+        conv = convolutions[layer["name"]]
+        assert layer["input"][3] == conv.in_channels
+        pad = (layer["weight"][0] // 2,) * 2
+        expected = choose_convolution(
+            tuple(layer["input"]), tuple(layer["weight"]), tuple(layer["stride"]), pad, (1, 1),
+            conv.groups, "float32",
+        )  # fmt: skip
+        assert layer["algorithm"] == expected
+    json.dumps(found)
+
+
+@pytest.mark.skipif(not ISA.width, reason="plain code has no vector kernels")
+def test_the_plan_depends_on_the_batch():
+    algorithms = [
+        [layer["algorithm"] for layer in describe_plan("resnet20", (n, 32, 32))["layers"]]
+        for n in (1, 128)
+    ]
+    assert algorithms[0] != algorithms[1]
+    assert "winograd" in algorithms[1]
+
+
+def test_the_plan_counts_multiplications_and_knows_stems():
+    stem = describe_plan("resnet50", (2, 64, 96))["layers"][0]
+    assert (stem["weight"], stem["stride"]) == ([7, 7, 3, 64], [2, 2])
+    assert stem["multiplications"] == 2 * 32 * 48 * 7 * 7 * 3 * 64
+    small = describe_plan("resnet50", (2, 32, 32))["layers"][0]
+    assert (small["weight"], small["stride"]) == ([3, 3, 3, 64], [1, 1])
+    with pytest.raises(ConfigError, match=r"--model: .*resnet-18"):
+        describe_plan("resnet-18")
