@@ -1,7 +1,7 @@
 """Data sets, augmentation and the prefetching loader."""
 
 from .cifar import cifar10, cifar100
-from .dataset import Dataset, limit, split_validation
+from .dataset import Dataset, limit, only_classes, split_validation
 from .download import download
 from .loader import Loader
 from .registry import dataset_names, default_data_dir, load_dataset
@@ -23,6 +23,7 @@ __all__ = [
     "load_dataset",
     "normalisation",
     "normalise",
+    "only_classes",
     "shapes",
     "split_validation",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import DataError, DTypeError, ShapeError
 from ..kernels.random import Key, permutation
 
-__all__ = ["Dataset", "limit", "split_validation"]
+__all__ = ["Dataset", "limit", "only_classes", "split_validation"]
 
 SPLIT_STREAM = 0xDA7A_0001  # random streams of this package are 0xDA7A_....
 
@@ -93,6 +93,34 @@ def limit(dataset: Dataset, count: int | None) -> Dataset:
     if count < 1:
         raise ValueError(f"limit: count is {count} but must be at least 1")
     return dataset[:count]
+
+
+def only_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
+    """The images of some classes, by number or name; labels count from 0 in the order given.
+
+    Raises ValueError for a class that the data set does not have, or one given twice.
+
+    >>> blank = np.zeros((4, 8, 8, 1), np.uint8)
+    >>> digits = Dataset(blank, np.array([0, 1, 2, 1]), ["zero", "one", "two"], "digits")
+    >>> part = only_classes(digits, ["two", "one"])
+    >>> part.labels.tolist(), part.classes
+    ([1, 0, 1], ['two', 'one'])
+    """
+    names, numbers = list(dataset.classes), []
+    for given in classes:
+        number = names.index(given) if given in names else given
+        if not isinstance(number, int | np.integer) or not 0 <= number < len(names):
+            known = f"0 to {len(names) - 1} or one of {', '.join(names)}"
+            raise ValueError(f"only_classes: class is {given!r} but must be {known}")
+        numbers.append(int(number))
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"only_classes: classes are {list(classes)} but must be different ones")
+    new = np.full(len(names), -1)
+    new[numbers] = np.arange(len(numbers))
+    labels = new[dataset.labels]
+    kept = labels >= 0
+    chosen = [names[number] for number in numbers]
+    return Dataset(dataset.images[kept], labels[kept], chosen, dataset.name)
 
 
 def split_validation(dataset: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:

@@ -27,6 +27,7 @@ SCHEDULES = ("onecycle", "cosine", "step", "constant")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
+NEEDS = {"reset_head": "init", "freeze": "init", "freeze_bn": "init", "unfreeze_every": "freeze"}
 
 # One column an option, one row a data set; "lr" is for the row's optimizer and batch size.
 _COLUMNS = (
@@ -87,6 +88,18 @@ class TrainConfig:
     stem: str | None = _option(
         None, "first layers; cifar keeps small pictures large", choices=STEMS
     )
+    init: str | None = _option(None, "start from the weights in this file", of="FILE")
+    reset_head: bool = _option(False, "with a new last layer, for classes of your own")
+    freeze: str | None = _option(
+        None, "leave all up to this stage as it is: stem, layer1, ...", of="STAGE"
+    )
+    unfreeze_every: int | None = _option(
+        None, "after every N epochs free a frozen stage, the last first", least=1
+    )
+    freeze_bn: bool = _option(False, "keep the statistics of every BatchNorm as they are")
+    lr_backbone: float = _option(
+        1.0, "times this, the learning rate of all but the last layer", above=0
+    )
     epochs: int | None = _option(None, "times through the training images", least=1)
     batch_size: int | None = _option(None, "images a step", least=1)
     optimizer: str | None = _option(None, "update rule", choices=OPTIMIZERS)
@@ -107,7 +120,11 @@ class TrainConfig:
     val_fraction: float = _option(
         0.1, "share of the training images kept to choose by", least=0, below=1
     )
-    early_stopping: int | None = _option(None, "stop after N epochs without a better one", least=1)
+    early_stopping: int | None = _option(
+        None,
+        "stop after N epochs without a lower validation loss, and go back to the lowest",
+        least=1,
+    )
     limit: int | None = _option(None, "use only N images of each split", least=2)
     seed: int = _option(0, "seed of everything random", least=0)
     device: str = _option(
@@ -133,6 +150,9 @@ class TrainConfig:
             raise unknown("--model", self.model, models.names())
         if self.early_stopping is not None and self.val_fraction == 0:
             raise ConfigError("--early-stopping: needs a validation split, but --val-fraction is 0")
+        for name, needed in NEEDS.items():
+            if getattr(self, name) not in (None, False) and getattr(self, needed) is None:
+                raise ConfigError(f"{flag(name)}: means nothing without {flag(needed)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -18,6 +18,7 @@ __all__ = [
     "epoch_record",
     "read_lines",
     "replace_text",
+    "score_of",
     "to_json",
     "write_lines",
 ]
@@ -97,6 +98,27 @@ class Position:
     def from_dict(cls, values: Mapping[str, Any]) -> Position:
         """The inverse of `dataclasses.asdict`."""
         return cls(**{**values, "tally": Tally(**values["tally"])})
+
+    def summary(self) -> dict[str, Any]:
+        """The last record, and what concerns the whole run."""
+        seconds = sum(t["seconds"] for t in self.timings)
+        images = sum(t["seconds"] * t["img_per_s"] for t in self.timings)
+        return {
+            "finished": self.finished,
+            **(self.records[-1] if self.records else {}),
+            "best_epoch": self.best_epoch or None,
+            "img_per_s": round(images / seconds, 2) if seconds else None,
+            "seconds": round(seconds, 1),
+        }
+
+
+def score_of(train: Tally, val: Tally | None, by_loss: bool) -> list[float]:
+    """How good an epoch was, larger is better: by right answers in the validation and then its
+    loss, by the loss alone, or by the training loss where there is no validation.
+    """
+    if val is None:
+        return [-train.mean_loss]
+    return [-val.mean_loss] if by_loss else [val.correct, -val.mean_loss]
 
 
 def epoch_record(

@@ -13,6 +13,7 @@ from ..data import Augment, Dataset, Loader, load_dataset, normalisation, split_
 from ..errors import DataError
 from ..kernels import memory
 from .config import DEVICES, ConfigError, TrainConfig, unknown
+from .finetune import parameter_groups
 from .folder import Card
 
 __all__ = [
@@ -183,11 +184,11 @@ def build_model(name: str, classes: int, stem: str | None) -> Any:
 
 
 def make_optimizer(config: TrainConfig, model: Any) -> Any:
-    """The optimiser; weight decay stays off BatchNorms and biases."""
+    """The optimiser, with the groups of `parameter_groups`."""
     assert config.lr is not None
     assert config.weight_decay is not None
-    groups = optim.no_decay_groups(model, config.weight_decay)
     lr, betas = config.lr, (config.momentum, 0.999)
+    groups = parameter_groups(model, lr, config.weight_decay, config.lr_backbone)
     if config.optimizer == "sgd":
         nesterov = config.momentum > 0
         return optim.SGD(groups, lr, momentum=config.momentum, nesterov=nesterov)
@@ -203,7 +204,8 @@ def make_schedule(config: TrainConfig, optimizer: Any, steps: int) -> Any:
     """
     warmup = float(config.warmup or 0.0)
     if config.schedule == "onecycle" and steps > 1:
-        return optim.OneCycleLR(optimizer, float(config.lr or 0), steps, pct_start=warmup)
+        highest = [group["lr"] for group in optimizer.param_groups]
+        return optim.OneCycleLR(optimizer, highest, steps, pct_start=warmup)
     rising = round(warmup * steps)
     after = optimizer
     if config.schedule == "cosine":

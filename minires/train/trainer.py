@@ -1,9 +1,7 @@
 """The training loop: batches, updates, measurements, and a folder from which a run goes on bit for
 bit.
 
-Read `Trainer.run`, then what it calls. The state of a run is that of its `TrainStep` and a
-`Position`; a checkpoint stores exactly these, so a resumed run cannot tell that it was ever
-stopped.
+Read `Trainer.run`, then what it calls; `Keeper` writes the files.
 """
 
 from __future__ import annotations
@@ -11,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..backend import to_device
 from ..errors import DataError, NonFiniteError
 from ..kernels.memory import threads
-from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .config import ConfigError, TrainConfig, flag
 from .evaluate import evaluate
+from .finetune import Freezing, load_init, with_network_of_init
 from .folder import RunFolder
-from .metrics import Position, Tally, append_line, epoch_record, write_lines
-from .plots import draw_curves
+from .keeper import Keeper
+from .metrics import Position, Tally, epoch_record, score_of
 from .setup import (
     Sets,
     choose_device,
@@ -37,8 +36,6 @@ from .watch import Interrupted, StopFlag, Watch, catch_signals, describe
 
 __all__ = ["Trainer", "train"]
 
-SAVE_EVERY = 300.0  # seconds between checkpoints inside a long epoch
-DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
 MOVABLE = ("data", "download", "device", "threads")  # what may change when a run is resumed
 
 
@@ -62,10 +59,11 @@ class Trainer:
         sets: Sets | None = None,
         watch: Watch | None = None,
     ) -> None:
-        config = config.resolved()
+        config = with_network_of_init(config).resolved()
         folder = RunFolder.new(out, str(config.model))
         try:
             self._prepare(config, folder, sets, watch)
+            self._begin()
         except BaseException:
             folder.discard()
             raise
@@ -94,7 +92,12 @@ class Trainer:
         config = dataclasses.replace(config, **changes).resolved()
         trainer = cls.__new__(cls)
         trainer._prepare(config, folder, sets, watch)
-        trainer._restore()
+        at = trainer.keeper.restore()
+        if at is None:
+            trainer.watch.say(f"{out}: no checkpoint yet, starting from the first epoch")
+            trainer._begin()
+        else:
+            trainer.position = at
         return trainer
 
     def _prepare(
@@ -108,6 +111,9 @@ class Trainer:
         self.loader = self.sets.train_loader(config)
         self.epochs = int(config.epochs or 0)
         self.model = make_model(config, len(self.card.classes), self.device)
+        self.freezing = Freezing(
+            self.model, config.freeze, config.unfreeze_every, statistics=config.freeze_bn
+        )
         optimizer = make_optimizer(config, self.model)
         self.step = TrainStep(
             self.model,
@@ -116,7 +122,15 @@ class Trainer:
             label_smoothing=config.label_smoothing,
             clip_norm=config.clip_norm,
         )
+        images = len(self.sets.train)
+        self.keeper = Keeper(folder, self.step, self.card, images, self.watch)
         self.position = Position()
+
+    def _begin(self) -> None:
+        """What a run does before its first step, and a resumed one does not."""
+        found = load_init(self.model, self.config)
+        if found is not None:
+            self.watch.say(found)
 
     # The loop
 
@@ -127,19 +141,28 @@ class Trainer:
         loss or gradient, DataError when the folder can no longer be written; the weights of
         the last good step stay in the folder.
         """
-        self._saved, self._drawn = time.monotonic(), 0.0
+        self.keeper.begin()
         self.watch.say(self._introduction())
         until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
         try:
-            with catch_signals() as stop:
-                while not self.position.finished and self.position.epoch < until:
-                    self._train_epoch(stop)
-                    self._finish_epoch(stop)
-                self._draw(force=True)
+            self._run_until(until)
         except (OSError, DataError) as error:  # a full disk, lost permission
             kept = f"its newest checkpoint is whole: minires train --resume {self.folder.path}"
             raise DataError(f"cannot save the run: {error}; {kept}") from error
         return self.summary()
+
+    def _run_until(self, until: int) -> None:
+        with catch_signals() as stop:
+            try:
+                while not self.position.finished and self.position.epoch < until:
+                    self._train_epoch(stop)
+                    self._finish_epoch(stop)
+            except Interrupted:
+                self.keeper.save_weights(self.position)
+                self.keeper.checkpoint(self.position)
+                self.keeper.draw(self.position, force=True)
+                raise
+            self.keeper.draw(self.position, force=True)
 
     def _introduction(self) -> str:
         counts = {"training": self.sets.train, "validation": self.sets.val, "test": self.sets.test}
@@ -152,7 +175,7 @@ class Trainer:
 
     def _train_epoch(self, stop: StopFlag) -> None:
         at = self.position
-        self.model.train()
+        self.freezing.train(at.epoch)
         self.loader.set_epoch(at.epoch, start_batch=at.batch)
         title, clock = f"epoch {at.epoch + 1}/{self.epochs}", time.perf_counter()
         with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
@@ -163,15 +186,14 @@ class Trainer:
                 bar.set_postfix(loss=f"{at.tally.loss:.3f}", refresh=False)
                 bar.update(len(target))
                 self._heed(stop)
-                if time.monotonic() - self._saved > SAVE_EVERY:
-                    self._checkpoint()
+                self.keeper.checkpoint_now_and_then(at)
 
     def _learn(self, x: Any, target: Any) -> None:
         at = self.position
         try:
             result = self.step(x, target)
         except NonFiniteError as error:
-            self._save_weights(self.folder.last)
+            self.keeper.save_weights(at)
             kept = f"the weights after step {at.step} are in {self.folder.last}"
             remedy = "a smaller --lr, or --clip-norm 1, may help"
             text = f"step {at.step + 1}: {error}; {kept}; {remedy}"
@@ -182,12 +204,16 @@ class Trainer:
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
         val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
-        scored = at.tally if val is None else val
-        score = [-scored.mean_loss] if val is None else [scored.correct, -scored.mean_loss]
+        score = score_of(at.tally, val, by_loss=self.config.early_stopping is not None)
         better = at.best is None or score > at.best
         best_epoch = epoch if better else at.best_epoch
-        last = epoch == self.epochs or self._out_of_patience(epoch - best_epoch)
-        test = self._measure("test", self.sets.test, stop) if last else None
+        patience = self.config.early_stopping
+        last = epoch == self.epochs or (patience is not None and epoch - best_epoch >= patience)
+        goes_back = last and patience is not None and not better
+        test = None
+        if last:
+            with self.keeper.best_weights() if goes_back else nullcontext():
+                test = self._measure("test", self.sets.test, stop)
         record = epoch_record(epoch, at.step, at.rate, at.tally, val, test)
         rate = round(at.tally.total / at.seconds, 2)
         timing = {"epoch": epoch, "img_per_s": rate, "seconds": round(at.seconds, 3)}
@@ -197,17 +223,13 @@ class Trainer:
         at.records.append(record)
         at.timings.append(timing)
         if better:
-            self._save_weights(self.folder.best)
-        self._save_weights(self.folder.last)
-        self._checkpoint()
-        append_line(self.folder.metrics, record)
-        append_line(self.folder.timing, timing)
+            self.keeper.save_weights(at, best=True)
+        if not goes_back:
+            self.keeper.save_weights(at)
+        self.keeper.checkpoint(at)
+        self.keeper.add_lines(record, timing)
         self.watch.say(describe(record, self.epochs, rate))
-        self._draw()
-
-    def _out_of_patience(self, epochs: int) -> bool:
-        patience = self.config.early_stopping
-        return patience is not None and epochs >= patience
+        self.keeper.draw(at)
 
     def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
         with self.watch.bar(name, len(dataset)) as bar:
@@ -219,71 +241,19 @@ class Trainer:
             return evaluate(self.model, self.sets.eval_loader(dataset), self.device, after_batch)
 
     def _heed(self, stop: StopFlag) -> None:
-        """Save and raise Interrupted when a signal has come."""
+        """Raise Interrupted when a signal has come; `run` saves."""
         if stop.signal is None:
             return
-        self._save_weights(self.folder.last)
-        self._checkpoint()
-        self._draw(force=True)
         at, name = self.position, signal.Signals(stop.signal).name
         raise Interrupted(
             f"{name} in epoch {at.epoch + 1}, after step {at.step}: saved; go on with "
             f"minires train --resume {self.folder.path}"
         )
 
-    # What is kept
-
-    def _save_weights(self, path: Path) -> None:
-        at = self.position
-        self.folder.save_weights(path, self.model, self.card, epoch=at.epoch, step=at.step)
-
-    def _checkpoint(self) -> None:
-        state = {
-            "position": dataclasses.asdict(self.position),
-            "images": len(self.sets.train),
-            "step": self.step.state_dict(),
-        }
-        save_checkpoint(self.folder.path, state)
-        self._saved = time.monotonic()
-
-    def _restore(self) -> None:
-        """Go back to the checkpoint and its lines an epoch; to the start if there is none."""
-        if not has_checkpoint(self.folder.path):
-            self.watch.say(f"{self.folder.path}: no checkpoint yet, starting from the first epoch")
-            return
-        state = load_checkpoint(self.folder.path, self.watch.say)
-        if state["images"] != len(self.sets.train):
-            count = f"{len(self.sets.train)} training images, the run had {state['images']}"
-            raise DataError(f"--resume {self.folder.path}: {count}: not the same data")
-        self.step.load_state_dict(state["step"])
-        self.position = Position.from_dict(state["position"])
-        write_lines(self.folder.metrics, self.position.records)
-        write_lines(self.folder.timing, self.position.timings)
-
-    def _draw(self, force: bool = False) -> None:
-        if not force and time.monotonic() - self._drawn < DRAW_EVERY:
-            return
-        try:
-            draw_curves(self.folder.curves, self.position.records, title=self.folder.path.name)
-        except ImportError as error:
-            self.watch.say(f"no curves.png: {error}")
-        self._drawn = time.monotonic()
-
     def summary(self) -> dict[str, Any]:
         """The last record of metrics.jsonl with what concerns the whole run; plain values."""
-        at = self.position
-        seconds = sum(t["seconds"] for t in at.timings)
-        images = sum(t["seconds"] * t["img_per_s"] for t in at.timings)
-        return {
-            "out": str(self.folder.path),
-            "model": self.config.model,
-            "dataset": self.config.dataset,
-            "finished": at.finished,
-            **(at.records[-1] if at.records else {}),
-            "best_epoch": at.best_epoch or None,
-            "img_per_s": round(images / seconds, 2) if seconds else None,
-            "seconds": round(seconds, 1),
-        }
+        named = {"model": self.config.model, "dataset": self.config.dataset}
+        return {"out": str(self.folder.path), **named, **self.position.summary()}
 
 
 def train(

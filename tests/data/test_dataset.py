@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires.data import Dataset, limit, split_validation
+from minires.data import Dataset, limit, only_classes, split_validation
 from minires.errors import DataError, DTypeError, ShapeError
 
 __all__: list[str] = []
@@ -100,3 +100,17 @@ def test_a_split_depends_on_its_seed_and_takes_from_everywhere() -> None:
 def test_a_split_leaves_something_to_train_on(count: int) -> None:
     with pytest.raises(ValueError, match=rf"count is {count} but must be 0 to 9"):
         split_validation(numbered(10), count, 0)
+
+
+def test_only_some_classes() -> None:
+    dataset = numbered(10)
+    part = only_classes(dataset, [2, "a"])
+    assert numbers(part) == [0, 2, 3, 5, 6, 8, 9]
+    assert part.labels.tolist() == [1, 0, 1, 0, 1, 0, 1]
+    assert part.classes == ["c", "a"]
+
+
+@pytest.mark.parametrize("classes", [["d"], [3], [-1], [0, "a"], [], [0.5]])
+def test_classes_that_there_are_not(classes: list) -> None:
+    with pytest.raises(ValueError, match=r"only_classes: class.* must be"):
+        only_classes(numbered(4), classes)

@@ -12,7 +12,7 @@ import pytest
 from minires import models, nn
 from minires.data import Dataset
 from minires.train import Sets, TrainConfig, Trainer, Watch, split_sets
-from minires.train import trainer as trainer_module
+from minires.train import keeper as keeper_module
 from minires.train.metrics import read_lines
 from minires.weights import load_file
 
@@ -48,7 +48,7 @@ def toy_images(count: int, seed: int = 0) -> Dataset:
 def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever network is asked for, it is the toy. Drawing, which takes longer, is left out."""
     monkeypatch.setattr(models, "build", lambda name, classes, stem=None: Toy(classes))
-    monkeypatch.setattr(trainer_module, "draw_curves", lambda path, records, title: None)
+    monkeypatch.setattr(keeper_module, "draw_curves", lambda path, records, title: None)
 
 
 @pytest.fixture

@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from minires.train import (
-    Interrupted,
-    Trainer,
-    Watch,
-)
-from minires.train import trainer as trainer_module
+from minires.train import Interrupted, Trainer, Watch, evaluate
+from minires.train import keeper as keeper_module
 from minires.train.checkpoint import NEWEST
 from minires.train.metrics import METRICS, read_lines
 from minires.weights import load_file
@@ -100,12 +97,40 @@ def test_without_a_validation_split_training_loss_chooses(trainer: MakeTrainer, 
     assert lines[0]["step"] == 7  # 100 images: all of them
 
 
-def test_early_stopping_still_tests(trainer: MakeTrainer, tmp_path: Path):
-    summary = trainer(epochs=30, lr=1e-12, early_stopping=2).run()  # nothing gets better
+def test_early_stopping_goes_back_to_the_lowest_loss_and_tests_that(
+    trainer: MakeTrainer, tmp_path: Path
+):
+    made = trainer(epochs=30, lr=0.5, schedule="constant", early_stopping=2)
+    summary = made.run()
     lines = read_lines(tmp_path / "run" / "metrics.jsonl")
     assert summary["finished"]
-    assert lines[-1]["epoch"] == summary["best_epoch"] + 2 < 30
-    assert lines[-1]["test_accuracy"] is not None
+    losses = [line["val_loss"] for line in lines]
+    assert summary["best_epoch"] == 1 + losses.index(min(losses)) == len(lines) - 2 < 28
+    _, last, best = results(tmp_path / "run")
+    assert last.metadata["epoch"] == str(summary["best_epoch"])
+    np.testing.assert_equal(last.arrays, best.arrays)
+    np.testing.assert_equal(made.model.state_dict()["bn1.running_mean"],
+                            best.arrays["bn1.running_mean"])  # fmt: skip
+    tested = evaluate(made.model, made.sets.eval_loader(made.sets.test))
+    assert lines[-1]["test_loss"] == tested.loss
+
+
+def test_early_stopping_at_the_last_epoch_goes_back_too(trainer: MakeTrainer, tmp_path: Path):
+    summary = trainer(epochs=6, lr=0.5, schedule="constant", early_stopping=6).run()
+    assert summary["best_epoch"] < 6
+    assert load_file(tmp_path / "run" / "last.safetensors").metadata["epoch"] != "6"
+
+
+def test_interrupted_while_the_best_weights_are_tested(trainer: MakeTrainer, tmp_path: Path):
+    options = {"epochs": 30, "lr": 0.5, "schedule": "constant", "early_stopping": 2}
+    trainer(out="whole", **options).run()
+    epochs = len(read_lines(tmp_path / "whole" / "metrics.jsonl"))
+    made = trainer(out="parts", watch=Signals(6 * epochs + 1), **options)  # 5 + 1 batches an epoch
+    with pytest.raises(Interrupted):
+        made.run()
+    assert load_file(tmp_path / "parts" / "last.safetensors").metadata["epoch"] == str(epochs - 1)
+    Trainer.resume(tmp_path / "parts", sets=made.sets, watch=quiet()).run()
+    assert_same(results(tmp_path / "whole"), results(tmp_path / "parts"))
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant"])
@@ -199,11 +224,11 @@ def test_sigterm_saves_too(trainer: MakeTrainer, tmp_path: Path):
 
 
 def test_long_epochs_are_saved_inside(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(keeper_module, "SAVE_EVERY", 0.0)
     saved = []
     made = trainer(epochs=1)
-    save = made._checkpoint
-    monkeypatch.setattr(made, "_checkpoint", lambda: (saved.append(made.position.batch), save()))
+    save = made.keeper.checkpoint
+    monkeypatch.setattr(made.keeper, "checkpoint", lambda at: (saved.append(at.batch), save(at)))
     made.run()
     assert saved == [1, 2, 3, 4, 5, 0]
 

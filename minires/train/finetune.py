@@ -1,0 +1,133 @@
+"""Going on from weights that are there: where they come from, which stay as they are, and how fast
+the others learn.
+
+A network has stages: the stem, layer1, layer2, …, and its head, the last linear layer. A frozen
+stage has no gradients and is in evaluation mode, so neither its weights nor its running statistics
+move, and backward ends before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .. import nn, optim, weights
+from .config import TrainConfig, unknown
+from .folder import Card
+
+__all__ = ["Freezing", "load_init", "parameter_groups", "stages_of", "with_network_of_init"]
+
+HEAD = "fc"
+
+
+def stages_of(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The stages before the head that have weights, in order, each with its modules.
+
+    What comes between the last stage and the head (a pre-activation network's BatchNorm) counts as
+    part of that stage.
+
+    >>> from minires import models
+    >>> list(stages_of(models.resnet20()))
+    ['stem', 'layer1', 'layer2', 'layer3']
+    """
+    stages: dict[str, list[nn.Module]] = {"stem": []}
+    stage = "stem"
+    for name, module in model.named_children():
+        if name == HEAD:
+            continue
+        if name.startswith("layer"):
+            stage = name
+        stages.setdefault(stage, []).append(module)
+    return {
+        name: modules
+        for name, modules in stages.items()
+        if any(True for module in modules for _ in module.parameters())
+    }
+
+
+class Freezing:
+    """What of a network stays as it is in which epoch.
+
+    until: the last frozen stage, or None. every: epochs after which one stage more is free, the
+    last first, or None. statistics: whether every BatchNorm keeps its running statistics and
+    normalises with them. Raises ConfigError for a stage that the network does not have.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        until: str | None = None,
+        every: int | None = None,
+        statistics: bool = False,
+    ) -> None:
+        self.model, self.every, self.statistics = model, every, statistics
+        self.stages = stages_of(model)
+        if until is not None and until not in self.stages:
+            raise unknown("--freeze", until, self.stages)
+        self.count = 0 if until is None else list(self.stages).index(until) + 1
+
+    def frozen(self, epoch: int) -> list[str]:
+        """The stages that are frozen in an epoch, counted from 0."""
+        freed = epoch // self.every if self.every else 0
+        return list(self.stages)[: max(self.count - freed, 0)]
+
+    def train(self, epoch: int) -> None:
+        """Put the network into training mode, but for what is frozen in this epoch."""
+        self.model.train()
+        frozen = self.frozen(epoch)
+        for name, modules in self.stages.items():
+            for module in modules:
+                module.train(name not in frozen).requires_grad_(name not in frozen)
+        if self.statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, lr_backbone: float = 1.0
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser: decay off BatchNorms and biases, and all but the head at
+    `lr * lr_backbone` (the head's groups come first).
+
+    >>> from minires import models
+    >>> groups = parameter_groups(models.resnet20(), 0.1, 5e-4, lr_backbone=0.5)
+    >>> [(g["lr"], g["weight_decay"], len(g["params"])) for g in groups]
+    [(0.1, 0.0005, 1), (0.1, 0.0, 1), (0.05, 0.0005, 19), (0.05, 0.0, 38)]
+    """
+    groups = optim.no_decay_groups(model, weight_decay)
+    if lr_backbone == 1:
+        return groups
+    head = {id(p) for name, p in model.named_parameters() if name.startswith(HEAD + ".")}
+    parts = [
+        {**group, "lr": rate, "params": [p for p in group["params"] if (id(p) in head) is inside]}
+        for inside, rate in ((True, lr), (False, lr * lr_backbone))
+        for group in groups
+    ]
+    return [part for part in parts if part["params"]]
+
+
+def with_network_of_init(config: TrainConfig) -> TrainConfig:
+    """The options with the network that the weights of `init` are of, where they say so and
+    `config` does not.
+
+    Raises DataError when the file is missing or damaged.
+    """
+    if config.init is None or config.model is not None:
+        return config
+    metadata = weights.load_file(config.init).metadata
+    if "arguments" not in metadata:
+        return config
+    card = Card.from_metadata(metadata, config.init)
+    return dataclasses.replace(config, model=card.model, stem=config.stem or card.stem)
+
+
+def load_init(model: Any, config: TrainConfig) -> str | None:
+    """Read the weights of `init` into the network; a line that says what fitted, None without.
+
+    Raises DataError when the file is missing, damaged, or of another network or number of classes.
+    """
+    if config.init is None:
+        return None
+    report = weights.load(model, config.init, reset_head=config.reset_head)
+    return f"starting from {config.init}: {report}"

@@ -1,0 +1,109 @@
+"""What a run leaves in its folder while it goes, and how it comes back from there.
+
+The state of a run is that of its `TrainStep` and a `Position`; a checkpoint stores exactly these,
+so a resumed run cannot tell that it was ever stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .. import weights
+from ..errors import DataError
+from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from .folder import Card, RunFolder
+from .metrics import Position, append_line, write_lines
+from .plots import draw_curves
+from .step import TrainStep
+from .watch import Watch
+
+__all__ = ["Keeper"]
+
+SAVE_EVERY = 300.0  # seconds between checkpoints inside a long epoch
+DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
+
+
+class Keeper:
+    """Writes a run's files, and reads them back.
+
+    card: what the weight files say about themselves; images: how many the run trains on, by which
+    a resumed one knows that its data is the same.
+    """
+
+    def __init__(
+        self, folder: RunFolder, step: TrainStep, card: Card, images: int, watch: Watch
+    ) -> None:
+        self.folder, self.step, self.card = folder, step, card
+        self.images, self.watch = images, watch
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clocks of `checkpoint_now_and_then` and `draw`."""
+        self._saved, self._drawn = time.monotonic(), 0.0
+
+    def save_weights(self, at: Position, best: bool = False) -> None:
+        """Write the weights as they are now as last, or as best."""
+        path = self.folder.best if best else self.folder.last
+        more = {"epoch": at.epoch, "step": at.step}
+        self.folder.save_weights(path, self.step.model, self.card, **more)
+
+    @contextmanager
+    def best_weights(self) -> Iterator[None]:
+        """Go back to the best weights, for good unless an error or a signal ends the block."""
+        before = self.step.model.state_dict()
+        file = weights.load_file(self.folder.best)
+        weights.load(self.step.model, self.folder.best)
+        try:
+            yield
+        except BaseException:
+            self.step.model.load_state_dict(before)
+            raise
+        weights.save_safetensors(self.folder.last, dict(file.arrays), file.metadata)
+
+    def checkpoint(self, at: Position) -> None:
+        """Write what resuming needs."""
+        state = {
+            "position": dataclasses.asdict(at),
+            "images": self.images,
+            "step": self.step.state_dict(),
+        }
+        save_checkpoint(self.folder.path, state)
+        self._saved = time.monotonic()
+
+    def checkpoint_now_and_then(self, at: Position) -> None:
+        """The same, when the last one is long ago."""
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self.checkpoint(at)
+
+    def restore(self) -> Position | None:
+        """Go back to the checkpoint and its lines an epoch; None if there is none."""
+        if not has_checkpoint(self.folder.path):
+            return None
+        state = load_checkpoint(self.folder.path, self.watch.say)
+        if state["images"] != self.images:
+            count = f"{self.images} training images, the run had {state['images']}"
+            raise DataError(f"--resume {self.folder.path}: {count}: not the same data")
+        self.step.load_state_dict(state["step"])
+        at = Position.from_dict(state["position"])
+        write_lines(self.folder.metrics, at.records)
+        write_lines(self.folder.timing, at.timings)
+        return at
+
+    def add_lines(self, record: dict[str, Any], timing: dict[str, Any]) -> None:
+        """Add an epoch to metrics.jsonl and timing.jsonl."""
+        append_line(self.folder.metrics, record)
+        append_line(self.folder.timing, timing)
+
+    def draw(self, at: Position, force: bool = False) -> None:
+        """Draw curves.png, at most once a minute unless forced."""
+        if not force and time.monotonic() - self._drawn < DRAW_EVERY:
+            return
+        try:
+            draw_curves(self.folder.curves, at.records, title=self.folder.path.name)
+        except ImportError as error:
+            self.watch.say(f"no curves.png: {error}")
+        self._drawn = time.monotonic()
