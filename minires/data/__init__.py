@@ -4,6 +4,9 @@ from .cifar import cifar10, cifar100
 from .dataset import Dataset, limit, only_classes, split_validation
 from .download import download
 from .loader import Loader
+from .picture_loader import PictureAugment, PictureLoader
+from .picture_reader import PictureReader
+from .pictures import Pictures, picture_folder, picture_folders
 from .registry import dataset_names, default_data_dir, load_dataset
 from .shapes import shapes
 from .transforms import CLASS_STATS, NORMALISATIONS, Augment, normalisation, normalise
@@ -14,6 +17,10 @@ __all__ = [
     "Augment",
     "Dataset",
     "Loader",
+    "PictureAugment",
+    "PictureLoader",
+    "PictureReader",
+    "Pictures",
     "cifar10",
     "cifar100",
     "dataset_names",
@@ -24,6 +31,8 @@ __all__ = [
     "normalisation",
     "normalise",
     "only_classes",
+    "picture_folder",
+    "picture_folders",
     "shapes",
     "split_validation",
 ]

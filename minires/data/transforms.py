@@ -21,6 +21,7 @@ CLASS_STATS: dict[str, tuple[tuple[float, float, float], tuple[float, float, flo
     "cifar100": ((0.50707516, 0.48654887, 0.44091784), (0.26733429, 0.25643846, 0.27615047)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+CLASS_STATS["folder"] = CLASS_STATS["imagenet"]  # photographs of any kind; nothing to measure first
 
 
 @dataclass(frozen=True)
