@@ -6,8 +6,9 @@
 
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
 group side by side. The references build all columns at once; in the CPU twins each thread goes
-through a few images at a time, and skips the columns where a 1x1 window reads every pixel once.
-Where `plan` says so, the CPU twins use kernels of our own instead: `winograd` or `direct`.
+through a few images at a time, group by group, and skips the columns where a 1x1 window reads every
+pixel once. Where `plan` says so, the CPU twins use kernels of our own instead: `winograd`, `direct`
+or `depthwise`.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import direct, winograd
+from . import depthwise, direct, winograd
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .finish import finish_array
@@ -61,7 +62,7 @@ def _grouped_columns(columns: Any, groups: int) -> Any:
 
 def _grouped_weights(w: Any, groups: int) -> Any:
     """(r, s, c/groups, k) -> (groups, r·s·c/groups, k/groups)"""
-    return w.reshape(-1, groups, w.shape[3] // groups).transpose(1, 0, 2)
+    return w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 0, 2)
 
 
 def _grouped_outputs(y: Any, groups: int) -> Any:
@@ -145,8 +146,8 @@ def conv2d_weight_gradient(
     return dw.transpose(1, 0, 2).reshape(*window, x.shape[3] // groups, g.shape[3])
 
 
-def _one_group_of_floats(a: np.ndarray, b: np.ndarray, *, groups: int, **_: Any) -> bool:
-    return groups == 1 and a.dtype == b.dtype and a.dtype.kind == "f"
+def _same_floats(a: np.ndarray, b: np.ndarray, **_: Any) -> bool:
+    return a.dtype == b.dtype and a.dtype.kind == "f"
 
 
 def _chunks(images: int, bytes_an_image: int) -> list[slice]:
@@ -154,14 +155,13 @@ def _chunks(images: int, bytes_an_image: int) -> list[slice]:
     return [slice(start, min(start + step, images)) for start in range(0, images, step)]
 
 
-def _is_pointwise(window: Pair, stride: Pair, padding: Pair) -> bool:
-    """Whether the columns of x are x itself."""
-    return (*window, *stride, *padding) == (1, 1, 1, 1, 0, 0)
+def _columns_are_images(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
+    return (*window, *stride, *padding, groups) == (1, 1, 1, 1, 0, 0, 1)
 
 
-def _serves_finish(x: Any, w: Any, b: Any = None, residual: Any = None, **params: Any) -> bool:
+def _serves_finish(x: Any, w: Any, b: Any = None, residual: Any = None, **_: Any) -> bool:
     same = all(a.dtype == x.dtype for a in (b, residual) if a is not None)
-    return same and _one_group_of_floats(x, w, **params)
+    return same and _same_floats(x, w)
 
 
 @conv2d.cpu(serves=_serves_finish)
@@ -179,35 +179,39 @@ def _conv2d_cpu(
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
     plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
-    params: dict[str, Any] = {"padding": padding, "relu": relu, "packed": packed}
+    finish: dict[str, Any] = {"relu": relu, "packed": packed}
+    params: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "winograd":
-        return winograd.convolve(x, w, b, residual, **params)
+        return winograd.convolve(x, w, b, residual, padding=padding, **finish)
     if plan == "direct":
-        params |= {"stride": stride, "dilation": dilation}
-        return direct.convolve(x, w, b, residual, **params)
+        return direct.convolve(x, w, b, residual, **params, **finish, groups=groups)
+    if plan == "depthwise":
+        return finish_array(depthwise.convolve(x, w, **params), b, residual, relu)
     y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
-    x, matrix = np.ascontiguousarray(x), np.ascontiguousarray(w).reshape(-1, k)
-    pointwise = _is_pointwise((r, s), stride, padding)
-    chunks = _chunks(n, p * q * len(matrix) * x.itemsize)
+    x, matrices = np.ascontiguousarray(x), _grouped_weights(np.ascontiguousarray(w), groups)
+    no_columns = _columns_are_images((r, s), stride, padding, groups)
+    chunks = _chunks(n, p * q * r * s * c * x.itemsize)
 
     def convolve(i: int) -> None:
-        chunk, out = x[chunks[i]], y[chunks[i]].reshape(-1, k)
-        if pointwise:
-            np.matmul(chunk.reshape(-1, c), matrix, out=out)
+        chunk, out = x[chunks[i]], y[chunks[i]]
+        if no_columns:
+            np.matmul(chunk.reshape(-1, c), matrices[0], out=out.reshape(-1, k))
         else:
             with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
-                gather(chunk, columns, *stride, *padding, *dilation)
-                np.matmul(columns.reshape(-1, len(matrix)), matrix, out=out)
-        added = residual if residual is None else residual[chunks[i]].reshape(-1, k)
-        finish_array(out, b, added, relu)
+                for group, (matrix, part) in enumerate(
+                    zip(matrices, _grouped_outputs(out, groups))
+                ):
+                    gather(chunk, columns, group * c, *stride, *padding, *dilation)
+                    np.matmul(columns.reshape(-1, len(matrix)), matrix, out=part)
+        finish_array(out, b, residual if residual is None else residual[chunks[i]], relu)
 
     for_each(convolve, len(chunks))
     return y
 
 
-@conv2d_input_gradient.cpu(serves=_one_group_of_floats)
+@conv2d_input_gradient.cpu(serves=_same_floats)
 def _conv2d_input_gradient_cpu(
     g: np.ndarray,
     w: np.ndarray,
@@ -218,33 +222,38 @@ def _conv2d_input_gradient_cpu(
     dilation: Pair,
     groups: int,
 ) -> np.ndarray:
-    n, p, q, k = g.shape
+    n, p, q, _ = g.shape
     r, s, c, _ = w.shape
-    plan = choose_convolution((n, *size, c), w.shape, stride, padding, dilation, groups, g.dtype)
+    images = n, *size, c * groups
+    plan = choose_convolution(images, w.shape, stride, padding, dilation, groups, g.dtype)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "winograd":
         return winograd.convolve_input_gradient(g, w, padding=padding)
-    params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "direct":
-        return direct.convolve_input_gradient(g, w, size=size, **params)
-    g, matrix = np.ascontiguousarray(g), np.ascontiguousarray(w).reshape(-1, k).T
-    dx = empty((n, *size, c), g.dtype)
-    pointwise = _is_pointwise((r, s), stride, padding)
+        return direct.convolve_input_gradient(g, w, size=size, **params, groups=groups)
+    if plan == "depthwise":
+        return depthwise.convolve_input_gradient(g, w, size=size, **params)
+    g, matrices = np.ascontiguousarray(g), _grouped_weights(np.ascontiguousarray(w), groups)
+    dx = empty(images, g.dtype)
+    no_columns = _columns_are_images((r, s), stride, padding, groups)
     chunks = _chunks(n, p * q * r * s * c * g.itemsize)
 
     def convolve(i: int) -> None:
-        chunk, out = g[chunks[i]].reshape(-1, k), dx[chunks[i]]
-        if pointwise:
-            np.matmul(chunk, matrix, out=out.reshape(-1, c))
+        rows, out = _grouped_outputs(g[chunks[i]], groups), dx[chunks[i]]
+        if no_columns:
+            np.matmul(rows[0], matrices[0].T, out=out.reshape(-1, c))
             return
+        out.fill(0)
         with workspace((len(out), p, q, r, s, c), g.dtype) as columns:
-            np.matmul(chunk, matrix, out=columns.reshape(len(chunk), -1))
-            scatter(columns, out, *stride, *padding, *dilation)
+            for group, (row, matrix) in enumerate(zip(rows, matrices)):
+                np.matmul(row, matrix.T, out=columns.reshape(-1, len(matrix)))
+                scatter(columns, out, group * c, *stride, *padding, *dilation)
 
     for_each(convolve, len(chunks))
     return dx
 
 
-@conv2d_weight_gradient.cpu(serves=_one_group_of_floats)
+@conv2d_weight_gradient.cpu(serves=_same_floats)
 def _conv2d_weight_gradient_cpu(
     x: np.ndarray,
     g: np.ndarray,
@@ -256,28 +265,32 @@ def _conv2d_weight_gradient_cpu(
     groups: int,
 ) -> np.ndarray:
     n, p, q, k = g.shape
-    (r, s), c = window, x.shape[3]
-    plan = choose_convolution(x.shape, (r, s, c, k), stride, padding, dilation, groups, x.dtype)
+    shape = r, s, c, _ = (*window, x.shape[3] // groups, k)
+    plan = choose_convolution(x.shape, shape, stride, padding, dilation, groups, x.dtype)
+    params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "winograd":
         return winograd.convolve_weight_gradient(x, g, padding=padding)
-    params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "direct":
-        return direct.convolve_weight_gradient(x, g, window=window, **params)
+        return direct.convolve_weight_gradient(x, g, window=window, **params, groups=groups)
+    if plan == "depthwise":
+        return depthwise.convolve_weight_gradient(x, g, window=window, **params)
     depth = r * s * c
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    pointwise = _is_pointwise(window, stride, padding)
+    no_columns = _columns_are_images(window, stride, padding, groups)
     chunks = _chunks(n, p * q * depth * x.itemsize)
     sums = np.zeros((min(SUMS, len(chunks)), depth, k), x.dtype)
 
     def accumulate(part: int) -> None:
+        totals = _grouped_weights(sums[part], groups)
         for images in chunks[part :: len(sums)]:
-            chunk, rows = x[images], g[images].reshape(-1, k)
-            if pointwise:
-                sums[part] += chunk.reshape(-1, c).T @ rows
+            chunk, rows = x[images], _grouped_outputs(g[images], groups)
+            if no_columns:
+                totals[0] += chunk.reshape(-1, c).T @ rows[0]
                 continue
             with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
-                gather(chunk, columns, *stride, *padding, *dilation)
-                sums[part] += columns.reshape(-1, depth).T @ rows
+                for group, (total, row) in enumerate(zip(totals, rows)):
+                    gather(chunk, columns, group * c, *stride, *padding, *dilation)
+                    total += columns.reshape(-1, depth).T @ row
 
     for_each(accumulate, len(sums))
-    return sums.sum(axis=0).reshape(r, s, c, k)
+    return sums.sum(axis=0).reshape(shape)

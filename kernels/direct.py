@@ -7,12 +7,17 @@ pixel read the image itself. The product is our own (`microkernel`): on so few r
 much of its time on packing. `direct_loops` has the compiled loops; here are the functions that take
 arrays.
 
+Groups of inputs are such convolutions side by side. Where they are narrower than a vector, several
+make a bundle: one convolution with the groups' weights as blocks on the diagonal, zero elsewhere.
+It fills the vectors, so that the zeros cost nothing.
+
 Results do not depend on the number of threads, by the rules of `winograd`: outputs and images are
 whole, and weight gradients are sums over fixed parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +26,7 @@ from . import direct_loops as loops
 from .direct_loops import BLOCK, CHANNELS, ROWS, WIDTH, Windows
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
-from .memory import empty, threads, workspace
+from .memory import empty, threads, workspace, zeros
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
@@ -41,17 +46,53 @@ def _at(a: np.ndarray) -> int:
 
 
 def _windows(
-    x: tuple[int, ...], w: tuple[int, ...], stride: Pair, padding: Pair, dilation: Pair
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> Windows:
+    """The convolution in `groups` bundles."""
     (n, h, width, c), (r, s, _, k) = x, w
     p = output_size(h, r, stride[0], padding[0], dilation[0])
     q = output_size(width, s, stride[1], padding[1], dilation[1])
-    return Windows(n, h, width, c, p, q, k, r, s, *stride, *padding, *dilation)
+    sizes = n, h, width, c // groups, p, q, k // groups
+    return Windows(*sizes, r, s, *stride, *padding, *dilation, groups)
 
 
 def _is_pointwise(s: Windows) -> bool:
     """Whether the columns are the images themselves."""
     return (s.r, s.s, s.down, s.across, s.top, s.left) == (1, 1, 1, 1, 0, 0)
+
+
+def _bundles(groups: int, k: int) -> int:
+    """How many bundles of as many groups as have outputs for one vector."""
+    most = max(WIDTH // (k // groups), 1)
+    return next(groups // m for m in range(most, 0, -1) if groups % m == 0)
+
+
+def _diagonal(bundled: np.ndarray, w: np.ndarray, groups: int) -> Iterator[tuple[Any, Any]]:
+    """The places of the same weights, one group of each bundle at a time, in `bundled` (bundles, r,
+    s, c, k) and in w (r, s, c/groups, k).
+    """
+    bundles, r, s, c, k = bundled.shape
+    each = groups // bundles
+    blocks = bundled.reshape(bundles, r, s, each, c // each, each, k // each)
+    parts = w.reshape(r, s, c // each, bundles, each, k // each)
+    for i in range(each):
+        yield blocks[:, :, :, i, :, i], parts[..., i, :].transpose(3, 0, 1, 2, 4)
+
+
+def _bundle(w: np.ndarray, groups: int, bundles: int) -> np.ndarray:
+    """w (r, s, c/groups, k) -> (bundles, r, s, c, k) of each bundle, zero between its groups."""
+    if groups == 1:
+        return np.ascontiguousarray(w)[None]
+    r, s, c, k = w.shape
+    bundled = zeros((bundles, r, s, c * groups // bundles, k // bundles), w.dtype)
+    for place, part in _diagonal(bundled, w, groups):
+        place[...] = part
+    return bundled
 
 
 def convolve(
@@ -63,13 +104,17 @@ def convolve(
     stride: Pair,
     padding: Pair,
     dilation: Pair,
+    groups: int,
     relu: bool = False,
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    """x (n, h, w, c), w (r, s, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
-    s = _windows(x.shape, w.shape, stride, padding, dilation)
-    finish, _kept = prepare_finish(s.k, b, residual, relu)
-    return _convolve(x, w, s, False, finish, packed)
+    """x (n, h, w, c), w (r, s, c/groups, k) -> (n, p, q, k), float32; the others as in
+    `conv.conv2d`.
+    """
+    bundles = _bundles(groups, w.shape[3])
+    s = _windows(x.shape, w.shape, stride, padding, dilation, bundles)
+    finish, _kept = prepare_finish(w.shape[3], b, residual, relu)
+    return _convolve(x, _bundle(w, groups, bundles), s, False, finish, packed)
 
 
 def _convolve(
@@ -80,15 +125,15 @@ def _convolve(
     finish: Finish = NOTHING,
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
-    x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
-    y = empty((s.n, s.p, s.q, s.k), x.dtype)
+    x = np.ascontiguousarray(x)
+    y = empty((s.n, s.p, s.q, s.groups * s.k), x.dtype)
     depth, k = s.r * s.s * s.c, _round_up(s.k, WIDTH)
     size = _round_up(PIXELS * (depth + BLOCK), 16)  # whole cache lines
     workers = threads()
     u = None if packed is None else packed.get("direct")
     if u is None:
-        u = empty((depth * k,), x.dtype)
-        loops.pack_weights(_at(w), _at(u), depth, s.k, transposed, workers)
+        u = empty((s.groups * depth * k,), x.dtype)
+        loops.pack_weights(_at(w), _at(u), s.groups, depth, s.k, transposed, workers)
     with workspace((workers, size), x.dtype) as scratch:
         places = _at(x), _at(u), _at(y), finish, _at(scratch), 4 * size
         loops.convolve(s, _is_pointwise(s), *places, workers, PIXELS)
@@ -98,23 +143,31 @@ def _convolve(
 
 
 def convolve_input_gradient(
-    g: np.ndarray, w: np.ndarray, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair
+    g: np.ndarray,
+    w: np.ndarray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> np.ndarray:
-    """g (n, p, q, k), w (r, s, c, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
-    n, (c, k) = len(g), w.shape[2:]
-    s = _windows((n, *size, c), w.shape, stride, padding, dilation)
+    """g (n, p, q, k), w (r, s, c/groups, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
+    images, bundles = (len(g), *size, w.shape[2] * groups), _bundles(groups, w.shape[3])
+    s = _windows(images, w.shape, stride, padding, dilation, bundles)
+    w = _bundle(w, groups, bundles)
     if _is_pointwise(s):
-        return _convolve(g, w, s._replace(c=k, k=c), True)
-    g, w = np.ascontiguousarray(g), np.ascontiguousarray(w)
-    dx = empty((n, *size, c), g.dtype)
-    depth, workers = s.r * s.s * c, min(threads(), n)
+        return _convolve(g, w, s._replace(c=s.k, k=s.c), True)
+    g = np.ascontiguousarray(g)
+    dx = empty(images, g.dtype)
+    depth, workers = s.r * s.s * s.c, min(threads(), s.n)
     padded = _round_up(depth, WIDTH)
-    numbers = _round_up(PIXELS * (k + padded), 16)
+    numbers = _round_up(PIXELS * (s.k + padded), 16)
     with (
-        workspace((k * padded,), g.dtype) as u,
+        workspace((s.groups * s.k * padded,), g.dtype) as u,
         workspace((workers, numbers), g.dtype) as scratch,
     ):
-        loops.pack_weights(_at(w), _at(u), k, depth, True, threads())
+        loops.pack_weights(_at(w), _at(u), s.groups, s.k, depth, True, threads())
         loops.convolve_input_gradient(
             s, _at(g), _at(u), _at(dx), _at(scratch), 4 * numbers, workers, PIXELS
         )
@@ -122,27 +175,41 @@ def convolve_input_gradient(
 
 
 def convolve_weight_gradient(
-    x: np.ndarray, g: np.ndarray, *, window: Pair, stride: Pair, padding: Pair, dilation: Pair
+    x: np.ndarray,
+    g: np.ndarray,
+    *,
+    window: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> np.ndarray:
-    """x (n, h, w, c), g (n, p, q, k) -> (r, s, c, k)."""
+    """x (n, h, w, c), g (n, p, q, k) -> (r, s, c/groups, k)."""
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    shape = (*window, x.shape[3], g.shape[3])
-    s = _windows(x.shape, shape, stride, padding, dilation)
-    dw = empty(shape, x.dtype)
+    shape = (*window, x.shape[3] // groups, g.shape[3])
+    bundles = _bundles(groups, shape[3])
+    s = _windows(x.shape, shape, stride, padding, dilation, bundles)
+    bundled = empty((bundles, *window, s.c, s.k), x.dtype)
     count, depth = s.n * s.p * s.q, _round_up(s.r * s.s * s.c, CHANNELS)
     k = _round_up(s.k, WIDTH)
-    parts = min(SUMS if depth * k < LARGE else LARGE_SUMS, count)
-    divisions = min(-(-threads() // parts), -(-k // BLOCK))
+    numbers = s.groups * depth * k
+    parts = min(SUMS if numbers < LARGE else LARGE_SUMS, count)
+    divisions = min(-(-threads() // parts), s.groups * -(-k // BLOCK))
     # each chunk reads and writes the depth·k sums: let its pixels·depth columns be nearly as many
     pixels = max(min(k, CACHE // depth) // ROWS * ROWS, PIXELS)
     size = _round_up(pixels * (depth + k), 16)
     direct = _is_pointwise(s) and s.c % CHANNELS == 0
     with (
-        workspace((parts, depth * k), x.dtype) as sums,
+        workspace((parts, numbers), x.dtype) as sums,
         workspace((parts * divisions, size), x.dtype) as scratch,
     ):
         loops.sum_weight_gradient(
             s, direct, _at(x), _at(g), _at(sums), _at(scratch), 4 * size, parts, divisions, pixels
         )
-        loops.finish_weight_gradient(s, _at(sums), _at(dw), parts, threads())
+        loops.finish_weight_gradient(s, _at(sums), _at(bundled), parts, threads())
+    if groups == 1:
+        return bundled[0]
+    dw = empty(shape, x.dtype)
+    for part, place in _diagonal(bundled, dw, groups):
+        place[...] = part
     return dw

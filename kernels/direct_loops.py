@@ -2,8 +2,11 @@
 cache, times the weights.
 
 As in `winograd_loops`, everything is an address (int64) or a size; distances are in bytes. `depth`
-is r·s·c, the length of a column. Weights are packed into blocks of BLOCK outputs, (blocks, depth,
-BLOCK), the last one narrower, a multiple of WIDTH with zeros after the k-th output.
+is r·s·c, the length of a column. Weights are packed into blocks of BLOCK outputs, (groups, blocks,
+depth, BLOCK), the last one narrower, a multiple of WIDTH with zeros after the k-th output.
+
+Each group of inputs is a convolution of its own: its c of the channels of a pixel give its k. The
+loops take the groups one after another for the same few pixels.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ _clear_end = vector_function(WIDTH, optional=True)(clear_vector)
 
 
 class Windows(NamedTuple):
-    """A convolution: images (n, h, w, c) -> (n, p, q, k) through r x s windows."""
+    """A convolution: images (n, h, w, groups·c) -> (n, p, q, groups·k) through r x s windows."""
 
     n: int
     h: int
@@ -55,6 +58,7 @@ class Windows(NamedTuple):
     left: int
     row_step: int  # the dilation
     column_step: int
+    groups: int = 1
 
 
 @numba.njit(nogil=True)
@@ -93,26 +97,28 @@ def _copy_rows(to, to_row, x, x_row, rows, count):
 @numba.njit(nogil=True)
 def _walk_columns(s, image, columns, row, first, last, scatter):
     """The columns of output pixels first … last - 1 of all images, one below the other at distance
-    `row`: gathered from `image`, or with `scatter` added to it.
+    `row`: gathered from `image`, the first channel of a group, or with `scatter` added to it.
     """
+    pixel_bytes = 4 * s.c * s.groups
     n, rest = first // (s.p * s.q), first % (s.p * s.q)
     top, left = rest // s.q * s.down - s.top, rest % s.q * s.across - s.left
-    for pixel in range(last - first):
-        column = columns + pixel * row
-        for i in range(s.r):
-            y = top + i * s.row_step
-            line = image + 4 * s.c * s.w * (n * s.h + y)
+    for i in range(last - first):
+        column = columns + i * row
+        for tap in range(s.r):
+            y = top + tap * s.row_step
+            line = image + pixel_bytes * s.w * (n * s.h + y)
             inside = 0 <= y < s.h
             # neighbouring taps that lie inside are one piece of memory
-            together = inside and s.column_step == 1 and left >= 0 and left + s.s <= s.w
+            whole = inside and left >= 0 and left + s.s <= s.w
+            together = whole and s.column_step == 1 and s.groups == 1
             taps, count = (1, s.s * s.c) if together else (s.s, s.c)
             for j in range(taps):
                 x = left + j * s.column_step
                 if inside and 0 <= x < s.w:
                     if scatter:
-                        _add_numbers(line + 4 * s.c * x, column, count)
+                        _add_numbers(line + pixel_bytes * x, column, count)
                     else:
-                        _copy_numbers(column, line + 4 * s.c * x, count)
+                        _copy_numbers(column, line + pixel_bytes * x, count)
                 elif not scatter:
                     _clear_numbers(column, count)
                 column += 4 * count
@@ -126,71 +132,83 @@ def _walk_columns(s, image, columns, row, first, last, scatter):
 
 
 @numba.njit(cache=True, parallel=True)
-def pack_weights(w, u, depth, k, transposed, workers):
-    """u (blocks, depth, BLOCK) = w (depth, k), or of w (k, depth) with `transposed`."""
+def pack_weights(w, u, groups, depth, k, transposed, workers):
+    """u (groups, blocks, depth, BLOCK) = w (groups, depth, k), or of w (groups, k, depth) with
+    `transposed`.
+    """
     strips = (depth + STRIP - 1) // STRIP
+    count = groups * strips
     for worker in numba.prange(workers):
-        for strip in range(worker * strips // workers, (worker + 1) * strips // workers):
+        for item in range(worker * count // workers, (worker + 1) * count // workers):
+            group, strip = item // strips, item % strips
             rows = range(strip * STRIP, min(strip * STRIP + STRIP, depth))
             for o in range(0, k, BLOCK):
-                width, count = min(BLOCK, round_up(k - o, WIDTH)), min(BLOCK, k - o)
-                block = u + 4 * o * depth
+                width, outputs = min(BLOCK, round_up(k - o, WIDTH)), min(BLOCK, k - o)
+                matrix = w + 4 * group * depth * k
+                block = u + 4 * depth * (group * round_up(k, WIDTH) + o)
                 for i in rows:
                     if not transposed:
-                        _copy_numbers(block + 4 * i * width, w + 4 * (i * k + o), count)
-                    _clear_numbers(block + 4 * (i * width + count), width - count)
-                for j in range(count if transposed else 0):
+                        _copy_numbers(block + 4 * i * width, matrix + 4 * (i * k + o), outputs)
+                    _clear_numbers(block + 4 * (i * width + outputs), width - outputs)
+                for j in range(outputs if transposed else 0):
                     for i in rows:
-                        value = read_float(w + 4 * ((o + j) * depth + i))
+                        value = read_float(matrix + 4 * ((o + j) * depth + i))
                         write_float(block + 4 * (i * width + j), value)
 
 
 @numba.njit(cache=True, parallel=True)
 def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixels):
-    """y (n, p, q, k) from images x and packed weights u, and what `finish` adds, `pixels` at a
-    time.
+    """y (n, p, q, groups·k) from images x and packed weights u, and what `finish` adds, `pixels` at
+    a time.
 
     Each worker's scratch: columns (pixels, depth), a block of outputs (pixels, BLOCK).
     """
     depth, count = s.r * s.s * s.c, s.n * s.p * s.q
+    x_row, y_row = 4 * s.c * s.groups, 4 * s.k * s.groups
     chunks = (count + pixels - 1) // pixels
     for worker in numba.prange(workers):
         columns = scratch + worker * worker_bytes
         block = columns + 4 * pixels * depth
-        for chunk in range(worker * chunks // workers, (worker + 1) * chunks // workers):
-            first = chunk * pixels
+        begin, end = worker * chunks // workers, (worker + 1) * chunks // workers
+        for item in range(begin * s.groups, end * s.groups):
+            first, group = item // s.groups * pixels, item % s.groups
             last = min(first + pixels, count)
             whole = last - first == pixels  # else a product computes rows beyond the last
-            a = columns
+            a, a_row = columns, 4 * depth
             if pointwise and whole:
-                a = x + 4 * depth * first
+                a, a_row = x + x_row * first + 4 * group * s.c, x_row
             else:
-                _walk_columns(s, x, columns, 4 * depth, first, last, False)
+                _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
             for o in range(0, s.k, BLOCK):
                 width = min(BLOCK, round_up(s.k - o, WIDTH))
-                to, row = y + 4 * (first * s.k + o), 4 * s.k
+                output = group * s.k + o
+                place = y + y_row * first + 4 * output
+                to, row = place, y_row
                 if not whole or o + width > s.k:
                     to, row = block, 4 * BLOCK
                 _tall_product(
-                    False, last - first, width // WIDTH, a, u + 4 * o * depth, to,
-                    depth, 4 * depth, 4, 4 * width, row,
+                    False, last - first, width // WIDTH, a,
+                    u + 4 * depth * (group * round_up(s.k, WIDTH) + o), to,
+                    depth, a_row, 4, 4 * width, row,
                 )  # fmt: skip
                 if to == block:
-                    end = y + 4 * (first * s.k + o)
-                    _copy_rows(end, 4 * s.k, block, row, last - first, min(width, s.k - o))
+                    _copy_rows(place, y_row, block, row, last - first, min(width, s.k - o))
                 if finish.bias:
                     for pixel in range(first, last):
-                        finish_numbers(finish, y, o, pixel * s.k + o, min(width, s.k - o))
+                        at = pixel * s.groups * s.k + output
+                        finish_numbers(finish, y, output, at, min(width, s.k - o))
 
 
 @numba.njit(cache=True, parallel=True)
 def convolve_input_gradient(s, g, u, dx, scratch, worker_bytes, workers, pixels):
-    """dx (n, h, w, c) from g (n, p, q, k) and the packed transposed weights u (blocks, k, BLOCK).
+    """dx (n, h, w, groups·c) from g (n, p, q, groups·k) and the packed transposed weights u
+    (groups, blocks, k, BLOCK).
 
     Each worker has whole images. Its scratch: rows of g (pixels, k), columns (pixels, depth).
     """
     depth, count = s.r * s.s * s.c, s.p * s.q
-    padded = round_up(depth, WIDTH)
+    padded, g_row = round_up(depth, WIDTH), 4 * s.k * s.groups
+    numbers = s.h * s.w * s.c * s.groups
     for worker in numba.prange(workers):
         rows = scratch + worker * worker_bytes
         columns = rows + 4 * pixels * s.k
@@ -199,24 +217,27 @@ def convolve_input_gradient(s, g, u, dx, scratch, worker_bytes, workers, pixels)
         for first in range(image * count, end, pixels):
             last = min(first + pixels, end)
             while image * count < last:
-                _clear_numbers(dx + 4 * image * s.h * s.w * s.c, s.h * s.w * s.c)
+                _clear_numbers(dx + 4 * image * numbers, numbers)
                 image += 1
-            a = g + 4 * first * s.k
-            if (last - first) % ROWS:
-                a = rows
-                _copy_numbers(rows, g + 4 * first * s.k, (last - first) * s.k)
-            for o in range(0, depth, BLOCK):
-                width = min(BLOCK, round_up(depth - o, WIDTH))
-                _tall_product(
-                    False, last - first, width // WIDTH, a, u + 4 * o * s.k, columns + 4 * o,
-                    s.k, 4 * s.k, 4, 4 * width, 4 * padded,
-                )  # fmt: skip
-            _walk_columns(s, dx, columns, 4 * padded, first, last, True)
+            for group in range(s.groups):
+                a, a_row = g + g_row * first + 4 * group * s.k, g_row
+                if (last - first) % ROWS:
+                    _copy_rows(rows, 4 * s.k, a, a_row, last - first, s.k)
+                    a, a_row = rows, 4 * s.k
+                for o in range(0, depth, BLOCK):
+                    width = min(BLOCK, round_up(depth - o, WIDTH))
+                    _tall_product(
+                        False, last - first, width // WIDTH, a,
+                        u + 4 * s.k * (group * padded + o), columns + 4 * o,
+                        s.k, a_row, 4, 4 * width, 4 * padded,
+                    )  # fmt: skip
+                _walk_columns(s, dx + 4 * group * s.c, columns, 4 * padded, first, last, True)
 
 
 @numba.njit(cache=True, parallel=True)
 def sum_weight_gradient(s, direct, x, g, sums, scratch, worker_bytes, parts, divisions, pixels):
-    """sums (parts, blocks, depth, BLOCK): over the output pixels of a part, `pixels` at a time.
+    """sums (parts, groups, blocks, depth, BLOCK): over the output pixels of a part, `pixels` at a
+    time.
 
     Each of the parts x divisions workers has its pixels and its blocks of output channels. With
     `direct`, x and g are read in place; else from the scratch: columns (pixels, depth), g (pixels,
@@ -224,43 +245,51 @@ def sum_weight_gradient(s, direct, x, g, sums, scratch, worker_bytes, parts, div
     """
     depth, k = round_up(s.r * s.s * s.c, CHANNELS), round_up(s.k, WIDTH)
     count, blocks = s.n * s.p * s.q, (k + BLOCK - 1) // BLOCK
+    items, g_row = blocks * s.groups, 4 * s.k * s.groups
     for worker in numba.prange(parts * divisions):
         part, division = worker // divisions, worker % divisions
-        low, high = division * blocks // divisions, (division + 1) * blocks // divisions
+        low, high = division * items // divisions, (division + 1) * items // divisions
         columns = scratch + worker * worker_bytes
         rows = columns + 4 * pixels * depth
         begin, end = part * count // parts, (part + 1) * count // parts
         for first in range(begin, end, pixels):
             last = min(first + pixels, end)
-            a, b = columns, g + 4 * first * s.k
-            if direct:
-                a = x + 4 * first * s.c
-            else:
-                _walk_columns(s, x, columns, 4 * depth, first, last, False)
-            if s.k != k:
-                b = rows
-                _copy_rows(rows, 4 * k, g + 4 * first * s.k, 4 * s.k, last - first, s.k)
-            for block in range(low, high):
+            a, a_row = columns, 4 * depth
+            b, b_row = rows, 4 * k
+            for item in range(low, high):
+                group, block = item // blocks, item % blocks
+                if block == 0 or item == low:
+                    if direct:
+                        a_row = 4 * s.c * s.groups
+                        a = x + a_row * first + 4 * group * s.c
+                    else:
+                        _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
+                    if s.k == k:
+                        b, b_row = g + g_row * first + 4 * group * k, g_row
+                    else:
+                        place = g + g_row * first + 4 * group * s.k
+                        _copy_rows(rows, 4 * k, place, g_row, last - first, s.k)
                 width = min(BLOCK, k - block * BLOCK)
-                to = sums + 4 * depth * (part * k + block * BLOCK)
+                to = sums + 4 * depth * ((part * s.groups + group) * k + block * BLOCK)
                 _short_product(
                     first > begin, depth, width // WIDTH, a, b + 4 * block * BLOCK, to,
-                    last - first, 4, 4 * depth, 4 * k, 4 * width,
+                    last - first, 4, a_row, b_row, 4 * width,
                 )  # fmt: skip
 
 
 @numba.njit(cache=True, parallel=True)
 def finish_weight_gradient(s, sums, dw, parts, workers):
-    """dw (depth, k): the sums of the first part, plus those of the second, …"""
-    count, depth = s.r * s.s * s.c, round_up(s.r * s.s * s.c, CHANNELS)
-    k = round_up(s.k, WIDTH)
+    """dw (groups, depth, k): the sums of the first part, plus those of the second, …"""
+    column, depth = s.r * s.s * s.c, round_up(s.r * s.s * s.c, CHANNELS)
+    count, k = s.groups * column, round_up(s.k, WIDTH)
     for worker in numba.prange(workers):
         for i in range(worker * count // workers, (worker + 1) * count // workers):
+            group, row = i // column, i % column
             for o in range(0, s.k, BLOCK):
                 width = min(BLOCK, k - o)
                 to = dw + 4 * (i * s.k + o)
                 for part in range(parts):
-                    place = sums + 4 * (depth * (part * k + o) + i * width)
+                    place = sums + 4 * (depth * ((part * s.groups + group) * k + o) + row * width)
                     if part == 0:
                         _copy_numbers(to, place, min(width, s.k - o))
                     else:

@@ -99,7 +99,7 @@ def _im2col_cpu(
     p = output_size(h, window[0], stride[0], padding[0], dilation[0])
     q = output_size(w, window[1], stride[1], padding[1], dilation[1])
     columns = empty((n, p, q, *window, c), x.dtype) if out is None else out
-    gather(np.ascontiguousarray(x), columns, *stride, *padding, *dilation)
+    gather(np.ascontiguousarray(x), columns, 0, *stride, *padding, *dilation)
     return columns
 
 
@@ -108,15 +108,18 @@ def _col2im_cpu(
     columns: np.ndarray, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair
 ) -> np.ndarray:
     x = empty((columns.shape[0], *size, columns.shape[-1]), columns.dtype)
-    scatter(np.ascontiguousarray(columns), x, *stride, *padding, *dilation)
+    x.fill(0)
+    scatter(np.ascontiguousarray(columns), x, 0, *stride, *padding, *dilation)
     return x
 
 
 @numba.njit(cache=True, nogil=True)
-def gather(x, columns, sh, sw, ph, pw, dh, dw):
-    """The loops of `im2col`: one thread, no allocation."""
-    n, h, w, c = x.shape
-    _, p, q, r, s, _ = columns.shape
+def gather(x, columns, channel, sh, sw, ph, pw, dh, dw):
+    """The loops of `im2col`, for as many channels as the columns have, from `channel` on: one
+    thread, no allocation.
+    """
+    n, h, w, _ = x.shape
+    _, p, q, r, s, c = columns.shape
     for line in range(n * p):  # one line of output pixels
         b, i = line // p, line % p
         for j in range(q):
@@ -126,19 +129,18 @@ def gather(x, columns, sh, sw, ph, pw, dh, dw):
                     z = j * sw + v * dw - pw
                     if 0 <= y < h and 0 <= z < w:
                         for k in range(c):
-                            columns[b, i, j, u, v, k] = x[b, y, z, k]
+                            columns[b, i, j, u, v, k] = x[b, y, z, channel + k]
                     else:
                         for k in range(c):
                             columns[b, i, j, u, v, k] = 0
 
 
 @numba.njit(cache=True, nogil=True)
-def scatter(columns, x, sh, sw, ph, pw, dh, dw):
-    """The loops of `col2im`: one thread, no allocation."""
-    n, h, w, c = x.shape
-    _, p, q, r, s, _ = columns.shape
+def scatter(columns, x, channel, sh, sw, ph, pw, dh, dw):
+    """The loops of `col2im`, added to as many channels as the columns have, from `channel` on."""
+    n, h, w, _ = x.shape
+    _, p, q, r, s, c = columns.shape
     for b in range(n):
-        x[b] = 0
         for i in range(p):
             for j in range(q):
                 for u in range(r):
@@ -149,4 +151,4 @@ def scatter(columns, x, sh, sw, ph, pw, dh, dw):
                         z = j * sw + v * dw - pw
                         if 0 <= z < w:
                             for k in range(c):
-                                x[b, y, z, k] += columns[b, i, j, u, v, k]
+                                x[b, y, z, channel + k] += columns[b, i, j, u, v, k]

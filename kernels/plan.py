@@ -1,11 +1,12 @@
 """Which algorithm serves which convolution on the CPU: the one place that decides.
 
-    winograd    3x3, stride 1: a fourth of the multiplications (`winograd`)
-    direct      any window, stride, dilation: columns in the cache, times packed weights (`direct`)
-    im2col      the same by products of a BLAS (`conv`): float64, few pixels, unknown CPUs
-    reference   groups and mixed dtypes: array code (`conv`)
+    winograd    3x3, stride 1, one group: a fourth of the multiplications (`winograd`)
+    direct      anything: columns in the cache, times packed weights (`direct`)
+    depthwise   as many groups as inputs and outputs: plain loops (`depthwise`)
+    im2col      the columns, by products of a BLAS (`conv`): float64, few pixels, unknown CPUs
+    reference   mixed dtypes: array code (`conv`)
 
-The first three are for one group of inputs. Winograd computes whole 4x4 tiles of outputs with 36
+Winograd computes whole 4x4 tiles of outputs with 36
 products each, and transforms the weights first, which costs as much as some 48 tiles. So it needs
 images that fill their tiles and enough of them. Packing weights pays with enough pixels, too.
 
@@ -47,7 +48,7 @@ def choose_convolution(
     groups: int,
     dtype: Any,
 ) -> str:
-    """The algorithm ("winograd", "direct", "im2col" or "reference") for images of shape x (n, h, w,
+    """The algorithm (one of the names above) for images of shape x (n, h, w,
     c) and weights of shape w (r, s, c/groups, k), and for both gradients.
 
     >>> ones = (1, 1)
@@ -55,14 +56,16 @@ def choose_convolution(
     'im2col'
     """
     dtype = np.dtype(dtype)
-    if groups != 1 or dtype.kind != "f":
+    if dtype.kind != "f":
         return "reference"
+    if groups == x[3] == w[3]:
+        return "depthwise"
     if dtype != np.float32 or not ISA.width:
         return "im2col"
     n, (r, s, c, k) = x[0], w
     p = output_size(x[1], r, stride[0], padding[0], dilation[0])
     q = output_size(x[2], s, stride[1], padding[1], dilation[1])
-    if (r, s, *stride, *dilation) == (3, 3, 1, 1, 1, 1) and max(padding) <= 2:
+    if (r, s, *stride, *dilation, groups) == (3, 3, 1, 1, 1, 1, 1) and max(padding) <= 2:
         tiles = n * -(-p // 4) * -(-q // 4)
         channels_fit = min(c, k) >= CHANNELS and k < MOST_OUTPUTS * c
         if channels_fit and 9 * n * p * q > 36 * (tiles + WEIGHTS):

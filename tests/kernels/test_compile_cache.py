@@ -67,7 +67,7 @@ import numpy as np
 from minires.kernels.im2col import gather
 for dtype in sys.argv[1:]:
     x, columns = np.arange(12, dtype=dtype).reshape(1, 2, 2, 3), np.zeros((1, 2, 2, 1, 1, 3), dtype)
-    gather(x, columns, 1, 1, 0, 0, 1, 1)
+    gather(x, columns, 0, 1, 1, 0, 0, 1, 1)
     assert (columns.ravel() == x.ravel()).all()
 print(sum(gather.stats.cache_hits.values()))
 """
@@ -115,7 +115,7 @@ PACK = """
 import numpy as np
 from minires.kernels.direct_loops import pack_weights
 w, u = np.ones((1, 64), np.float32), np.zeros((1, 64), np.float32)
-pack_weights(w.ctypes.data, u.ctypes.data, 1, 64, False, 1)
+pack_weights(w.ctypes.data, u.ctypes.data, 1, 1, 64, False, 1)
 print(u.sum(), sum(pack_weights.stats.cache_hits.values()))
 """
 

@@ -23,18 +23,26 @@ pytestmark = pytest.mark.skipif(not ISA.width, reason="plain code has no vector 
 NAMES = "y", "dx", "dw"
 
 
-def all_three(module: Any, x: Any, w: Any, g: Any, params: Any, **more: Any) -> list[np.ndarray]:
+def all_three(module: Any, x: Any, w: Any, g: Any, params: Any) -> list[np.ndarray]:
     """y, dx, dw"""
     names = ("conv2d", "conv2d_input_gradient", "conv2d_weight_gradient")
     forward, back, weights = (getattr(module, n) for n in (module.__all__, names)[module is conv])
     return [
-        forward(x, w, **params, **more),
-        back(g, w, size=x.shape[1:3], **params, **more),
-        weights(x, g, window=w.shape[:2], **params, **more),
+        forward(x, w, **params),
+        back(g, w, size=x.shape[1:3], **params),
+        weights(x, g, window=w.shape[:2], **params),
     ]
 
 
-def draw(rng: Any, x: Any, w: Any, stride: Any = (1, 1), padding: Any = (0, 0), dilation=(1, 1)):
+def draw(
+    rng: Any,
+    x: Any,
+    w: Any,
+    stride: Any = (1, 1),
+    padding: Any = (0, 0),
+    dilation: Any = (1, 1),
+    groups: int = 1,
+) -> Any:
     """Random x, w, g, each in a buffer whose other numbers are NaN, and the parameters."""
     places = zip(x[1:3], w[:2], stride, padding, dilation)
     g = (x[0], *(output_size(*place) for place in places), w[3])
@@ -43,13 +51,14 @@ def draw(rng: Any, x: Any, w: Any, stride: Any = (1, 1), padding: Any = (0, 0), 
         buffer = np.full(np.prod(shape) + 128, np.nan, np.float32)
         arrays.append(buffer[64:-64].reshape(shape))
         arrays[-1][...] = rng.standard_normal(shape)
-    return *arrays, {"stride": stride, "padding": padding, "dilation": dilation}
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return *arrays, params
 
 
 def check(x: Any, w: Any, g: Any, params: Any) -> None:
     exact = [a.astype(np.float64) for a in (x, w, g)]
     with reference():
-        expected = all_three(conv, *exact, params, groups=1)
+        expected = all_three(conv, *exact, params)
     for name, got, y in zip(NAMES, all_three(direct, x, w, g, params), expected):
         assert got.shape == y.shape
         assert got.dtype == np.float32
@@ -90,16 +99,37 @@ def test_any_parameters(x, window, stride, padding, dilation):
     check(*draw(rng, x, (r, s, x[3], k), stride, padding, dilation))
 
 
+@settings(max_examples=100)
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 12), st.integers(1, 12)),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(2, 12)),
+    pairs,
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
+def test_any_groups(image, window, channels, stride, padding):
+    """Bundles of narrow groups, wide groups, and numbers of groups that no bundle divides."""
+    c, k, groups = channels
+    for size, taps, i in ((image[1], window[0], 0), (image[2], window[1], 1)):
+        assume(output_size(size, taps, stride[i], padding[i]) > 0)
+    rng = np.random.default_rng(sum(channels))
+    w = (*window, c, groups * k)
+    check(*draw(rng, (*image, groups * c), w, stride, padding, groups=groups))
+
+
 @pytest.mark.parametrize("c", [64, 512])
 def test_error_of_deep_sums(rng, c):
     check(*draw(rng, (3, 9, 9, c), (3, 3, c, 64), (2, 2), (1, 1)))
     check(*draw(rng, (5, 14, 14, c), (1, 1, c, 64)))
 
 
-@pytest.mark.parametrize(("c", "k", "window"), [(16, 16, 1), (20, 70, 3), (64, 144, 1)])
-def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, window):
+@pytest.mark.parametrize(
+    ("c", "k", "window", "groups"),
+    [(16, 16, 1, 1), (20, 70, 3, 1), (64, 144, 1, 1), (24, 48, 3, 6), (80, 160, 1, 2)],
+)
+def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, window, groups):
     """The work is cut for so many threads; with at least two of them it also runs on two."""
-    case = draw(rng, (5, 13, 13, c), (window, window, c, k))
+    case = draw(rng, (5, 13, 13, c), (window, window, c // groups, k), groups=groups)
     before, results = threads(), []
     for count in sorted({1, before}):
         set_threads(count)
@@ -111,16 +141,19 @@ def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, windo
 
 
 @pytest.mark.parametrize(
-    ("x", "w", "stride", "padding"),
+    ("x", "w", "stride", "padding", "groups"),
     [
-        ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0)),
-        ((3, 9, 10, 17), (3, 3, 17, 33), (2, 2), (1, 1)),
-        ((2, 13, 5, 64), (1, 1, 64, 129), (1, 1), (0, 0)),
-        ((2, 13, 5, 30), (1, 1, 30, 64), (1, 1), (0, 0)),
-        ((2, 30, 15, 3), (7, 7, 3, 64), (2, 2), (3, 3)),
+        ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0), 1),
+        ((3, 9, 10, 17), (3, 3, 17, 33), (2, 2), (1, 1), 1),
+        ((2, 13, 5, 64), (1, 1, 64, 129), (1, 1), (0, 0), 1),
+        ((2, 13, 5, 30), (1, 1, 30, 64), (1, 1), (0, 0), 1),
+        ((2, 30, 15, 3), (7, 7, 3, 64), (2, 2), (3, 3), 1),
+        ((2, 9, 10, 20), (3, 3, 4, 25), (2, 1), (1, 1), 5),
+        ((2, 13, 5, 60), (1, 1, 20, 99), (1, 1), (0, 0), 3),
+        ((2, 13, 5, 32), (1, 1, 16, 64), (1, 1), (0, 0), 2),
     ],
 )
-def test_nothing_is_written_outside(rng, monkeypatch, x, w, stride, padding):
+def test_nothing_is_written_outside(rng, monkeypatch, x, w, stride, padding, groups):
     guard, mark = 256, np.float32(1e30)
     wholes = []
 
@@ -137,13 +170,15 @@ def test_nothing_is_written_outside(rng, monkeypatch, x, w, stride, padding):
     monkeypatch.setattr(direct, "empty", guarded)
     monkeypatch.setattr(direct, "workspace", workspace)
     monkeypatch.setattr(direct, "threads", lambda: 3)
-    check(*draw(rng, x, w, stride, padding))
-    assert len(wholes) == 9
+    check(*draw(rng, x, w, stride, padding, groups=groups))
+    assert len(wholes) >= 9
     assert all((v[:guard] == mark).all() and (v[-guard:] == mark).all() for v in wholes)
 
 
-def test_gradients_are_adjoint(rng):
-    x, w, g, params = draw(rng, (3, 11, 8, 24), (3, 3, 24, 40), (2, 2), (1, 1))
+@pytest.mark.parametrize("groups", [1, 4])
+def test_gradients_are_adjoint(rng, groups):
+    shapes = (3, 11, 8, 24), (3, 3, 24 // groups, 40)
+    x, w, g, params = draw(rng, *shapes, (2, 2), (1, 1), groups=groups)
     y, dx, dw = (a.astype(np.float64) for a in all_three(direct, x, w, g, params))
     size = np.linalg.norm(g.astype(np.float64)) * np.linalg.norm(y)
     assert abs(np.vdot(g, y) - np.vdot(dx, x)) < tolerances.CONV32 * size

@@ -52,7 +52,12 @@ def test_other_windows_and_groups():
     assert choose((128, 8, 8, 64), (5, 5, 64, 64)) == ours
     assert choose((2, 8, 8, 64), (5, 5, 64, 64)) == "im2col"
     assert choose((128, 8, 8, 64), (5, 5, 64, 64), dtype="float64") == "im2col"
-    assert choose((128, 8, 8, 64), (3, 3, 32, 64), groups=2) == "reference"
+    assert choose((128, 8, 8, 64), (3, 3, 32, 64), groups=2) == ours
+    assert choose((128, 8, 8, 64), (3, 3, 32, 64), groups=2, dtype="float64") == "im2col"
+    assert choose((2, 8, 8, 64), (3, 3, 32, 64), groups=2) == "im2col"
+    for dtype in ("float32", "float64"):
+        assert choose((2, 8, 8, 64), (3, 3, 1, 64), groups=64, dtype=dtype) == "depthwise"
+    assert choose((128, 8, 8, 32), (3, 3, 1, 64), groups=32) == ours
     assert choose((128, 8, 8, 64), (3, 3, 64, 64), dtype="int64") == "reference"
 
 
