@@ -104,6 +104,8 @@ MUTATIONS = [
             ("linear", "mean for sum", "rows.sum(axis=0)", "rows.mean(axis=0)"),
             ("linear", "reversed axis", "g @ w.T if", "g @ w[::-1].T if"),
             ("conv2d", "dropped factor", "g.sum(axis=(0, 1, 2)) if", "g.mean(axis=(0, 1, 2)) if"),
+            ("conv_bias", "ReLU forgotten", "dz = g * (y > 0) if relu", "dz = g if relu"),
+            ("conv_bias", "residual not masked", "needs), db, dz)", "needs), db, g)"),
         )
     ),
     *(

@@ -14,6 +14,7 @@ PUBLISHED_LOSS = 1e-5  # relative: float32 logits of a trained network agree to 
 MOMENT = 0.02  # relative error of a mean or a deviation: over 4 standard errors of 55,296 draws
 
 CONV32 = 1e-6  # relative RMS of one float32 convolution: a product of a few hundred terms
+FOLDED32 = 3e-6  # relative RMS: a float32 convolution whose weights were rounded once more
 PRODUCT32 = 1e-4  # absolute: float32 sums of up to 300 products of standard normal numbers
 WINOGRAD32 = 1.5e-6  # relative RMS: the transforms enlarge roundings about three times
 WINOGRAD_WEIGHTS32 = 1e-5  # the same for sums over all pixels of a batch

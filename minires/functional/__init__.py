@@ -1,7 +1,7 @@
 """Every differentiable operation, by family: `import minires.functional as F`."""
 
 from .arithmetic import add, astype, div, matmul, mul, neg, power, sub
-from .conv import conv2d, linear
+from .conv import conv2d, conv_bias, linear
 from .dropout import dropout
 from .elementwise import (
     abs,
@@ -53,6 +53,7 @@ __all__ = [
     "clip",
     "concatenate",
     "conv2d",
+    "conv_bias",
     "conv_norm",
     "cross_entropy",
     "div",

@@ -11,7 +11,7 @@ from ..kernels.im2col import output_size
 from ..op import op
 from .elementwise import need_float
 
-__all__ = ["check_conv", "conv2d", "linear", "pair"]
+__all__ = ["check_conv", "check_residual", "conv2d", "conv_bias", "linear", "pair"]
 
 
 def pair(op_name: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
@@ -62,14 +62,24 @@ def check_conv(
         "padding": pair(name, "padding", padding, least=0),
         "dilation": pair(name, "dilation", dilation),
     }
-    p, q = (
-        output_size(x.shape[1 + i], w.shape[i], *(v[i] for v in params.values())) for i in (0, 1)
-    )
-    if p < 1 or q < 1:
+    if min(_output_shape(x, w, params)) < 1:
         raise ShapeError(
             f"{name}: the window does not fit into the padded image: {shapes}, {params}"
         )
     return {**params, "groups": groups}
+
+
+def _output_shape(x: Any, w: Any, params: dict[str, Any]) -> tuple[int, ...]:
+    windows = [params[name] for name in ("stride", "padding", "dilation")]
+    p, q = (output_size(x.shape[1 + i], w.shape[i], *(v[i] for v in windows)) for i in (0, 1))
+    return x.shape[0], p, q, w.shape[3]
+
+
+def check_residual(name: str, x: Any, residual: Any, shape: tuple[int, ...]) -> None:
+    """Check that a residual, when given, is like the output of this shape."""
+    check_dtypes(name, x, residual=residual)
+    if residual is not None and residual.shape != shape:
+        raise ShapeError(f"{name}: residual is {residual.shape} but the output {shape}")
 
 
 @op(
@@ -109,6 +119,45 @@ def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
             *conv_gradients(g, x, w, params, needs),
             g.sum(axis=(0, 1, 2)) if needs[2:] == (True,) else None,
         )[: len(needs)]
+
+    return y, backward
+
+
+@op(
+    Case((2, 4, 5, 3), (3, 3, 3, 2), (2,), (2, 4, 5, 2), padding=1, relu=True),
+    Case((2, 4, 4, 3), (3, 3, 3, 2), (2,), (2, 2, 2, 2), padding=1, stride=2),
+    Case((2, 4, 4, 2), (1, 1, 2, 3), None, (2, 4, 4, 3), relu=True),
+    Case((2, 4, 4, 4), (3, 3, 2, 6), (6,), padding=1, relu=True, groups=2),
+)
+def conv_bias(
+    x,
+    w,
+    b=None,
+    residual=None,
+    *,
+    relu=False,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    packed=None,
+):
+    """Convolution + b + residual, then ReLU: `conv_norm` with a bias in place of the BatchNorm.
+
+    x (n, h, w, c), w (r, s, c // groups, k), b (k,) or None, residual (n, p, q, k) -> (n, p, q, k).
+    packed: a dict in which the kernels keep the form they bring w into, for the next call; it
+    belongs to the caller, and to one w that nobody changes.
+    """
+    params = check_conv("conv_bias", x, w, stride, padding, dilation, groups)
+    check_dtypes("conv_bias", x, b=b)
+    check_vector("conv_bias", "b", b, w.shape[3])
+    check_residual("conv_bias", x, residual, _output_shape(x, w, params))
+    y = kernels.conv2d(x, w, b, residual, relu=relu, packed=packed, **params)
+
+    def backward(g, needs):
+        dz = g * (y > 0) if relu else g
+        db = dz.sum((0, 1, 2)) if needs[2:3] == (True,) else None
+        return (*conv_gradients(dz, x, w, params, needs), db, dz)[: len(needs)]
 
     return y, backward
 

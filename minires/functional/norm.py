@@ -11,9 +11,9 @@ from ..kernels import conv as conv_kernels
 from ..kernels.cases import Case, permuted_view
 from ..kernels.norm import channel_moments, gradient_sums, normalise, normalise_gradient
 from ..op import op
-from .conv import check_conv, check_dtypes, check_vector, conv_gradients
+from .conv import check_conv, check_dtypes, check_residual, check_vector, conv_gradients
 
-__all__ = ["batch_norm", "conv_norm"]
+__all__ = ["batch_norm", "conv_norm", "fold"]
 
 
 class _Statistics(NamedTuple):
@@ -163,10 +163,7 @@ def conv_norm(
     params = check_conv("conv_norm", x, w, stride, padding, dilation, groups)
     z = conv_kernels.conv2d(x, w, **params)
     stats = _statistics("conv_norm", z, gamma, beta, running, training, eps)
-    if residual is not None:
-        check_dtypes("conv_norm", x, residual=residual)
-        if residual.shape != z.shape:
-            raise ShapeError(f"conv_norm: residual is {residual.shape} but the output {z.shape}")
+    check_residual("conv_norm", x, residual, z.shape)
     y = _apply(z, stats, residual, relu)
 
     def backward(g, needs):
@@ -178,3 +175,18 @@ def conv_norm(
         return (dx, dw, dgamma, dbeta, masked if relu else g)[: len(needs)]
 
     return (y, (stats.mean, stats.var) if training else None), backward
+
+
+def fold(
+    w: Any, b: Any, gamma: Any, beta: Any, *, running: tuple[Any, Any], eps: float
+) -> tuple[Any, Any]:
+    """Weights and bias of the convolution that does a BatchNorm's work too: bare arrays (r, s, c,
+    k) and (k,), computed in float64 and rounded once to w's dtype.
+
+    b (k,), gamma and beta may be None; running and eps are those of `batch_norm`.
+    """
+    check_dtypes("conv_norm", w, bias=b)
+    stats = _statistics("conv_norm", w, gamma, beta, running, False, eps)
+    scale = stats.gamma * stats.inverse_std
+    mean = stats.mean if b is None else stats.mean - b
+    return (w * scale).astype(w.dtype), (stats.beta - mean * scale).astype(w.dtype)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..autograd import is_grad_enabled
 from ..errors import ShapeError
 from ..functional.conv import pair
 from ..tensor import Tensor
 from . import init
+from .folded import folded, forget
 from .module import Module, Parameter
 
 __all__ = ["BatchNorm2d", "Conv2d", "Linear", "conv_norm"]
@@ -162,10 +164,17 @@ def conv_norm(
 ) -> Tensor:
     """relu(bn(conv(x)) + residual), as one fused operation where the layers allow it.
 
+    In evaluation, inside `no_grad`, the BatchNorm is folded into the convolution's weights.
+
     >>> conv, bn = Conv2d(3, 8, 3, bias=False), BatchNorm2d(8)
     >>> conv_norm(conv, bn, np.ones((2, 5, 5, 3), np.float32), relu=True).shape
     (2, 3, 3, 8)
     """
+    if bn.training:
+        forget(conv)
+    elif bn.track_running_stats and not is_grad_enabled():
+        w, b, packed, _ = folded(conv, bn)
+        return F.conv_bias(x, w, b, residual, relu=relu, packed=packed, **conv.geometry)
     if conv.bias is not None or not bn.affine:
         y = bn(conv(x))
         y = y if residual is None else y + residual
