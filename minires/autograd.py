@@ -217,8 +217,14 @@ def _checked(node: Node, position: int, dx: Any) -> Any:
 
 
 def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:
-    """Whether nobody else uses `dx`: it may be the upstream, a view of it, or handed out twice."""
-    if dx is g or (dx.base is not None and array_module(dx).may_share_memory(dx, g)):
+    """Whether `dx` may be added to in place: not when it is the upstream or a view of it, handed
+    out twice, or a broadcast view, of which many elements are one.
+    """
+    if (
+        dx is g
+        or 0 in dx.strides
+        or (dx.base is not None and array_module(dx).may_share_memory(dx, g))
+    ):
         return False
     return len(grads) == 1 or sum(dx is other for other in grads) == 1
 

@@ -30,6 +30,15 @@ def test_gradients_of_a_diamond_add_up():
     assert x.grad.tolist() == [8 * 3 + 4 * 3 + 1]
 
 
+def test_a_broadcast_gradient_is_not_added_to_in_place():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    y = x * 2
+    tripled = y * 3
+    mean = y.mean()  # its gradient, one number broadcast, reaches y first
+    (tripled.sum() + mean).backward()
+    assert x.grad.tolist() == [[6.5, 6.5]] * 2
+
+
 def test_grad_accumulates_until_zeroed():
     x = leaf([1.0, 2.0])
     for times in (1, 2):

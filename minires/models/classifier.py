@@ -44,18 +44,44 @@ class ImageClassifier(nn.Module):
         """What comes before the stages."""
         return x
 
+    def pooled(self, x: Tensor) -> Tensor:
+        """The last stage's output (n, h, w, c) -> what the classifier sees, (n, c)."""
+        return F.global_avg_pool2d(x)
+
     def head(self, x: Tensor) -> Tensor:
         """The last stage's output (n, h, w, c) -> logits."""
-        return self.fc(F.global_avg_pool2d(x))
+        return self.fc(self.pooled(x))
 
     def features(self, x: Any) -> list[Tensor]:
-        """The outputs of all stages, (n, h, w, c) each, largest map first."""
+        """The outputs of all stages, (n, h, w, c) each, largest map first, for detectors and
+        segmenters.
+
+        An image's side is divided, rounding up, by 4, 8, 16 and 32 with the imagenet stem, by 1, 2,
+        4 and 8 with the cifar stem, by 1, 2 and 4 in He's CIFAR networks and wide ones, which have
+        three stages. (`article_net`, no ResNet, pools inside its stages, rounding down: 2, 4, 8, 16
+        and 16.) A pre-activation network's maps come before the BatchNorm and ReLU of what follows.
+        `head(features(x)[-1])` are the logits.
+
+        >>> from minires import models
+        >>> maps = models.resnet20().eval().features(np.zeros((1, 32, 32, 3), np.float32))
+        >>> [one.shape for one in maps]
+        [(1, 32, 32, 16), (1, 16, 16, 32), (1, 8, 8, 64)]
+        """
         x = self.stem(self.checked(x))
         outputs = []
         for stage in self.stages():
             x = stage(x)
             outputs.append(x)
         return outputs
+
+    def embed(self, x: Any) -> Tensor:
+        """Images (n, h, w, in_channels) -> one vector an image, (n, c): what the classifier sees.
+
+        >>> from minires import models
+        >>> models.resnet20().eval().embed(np.zeros((2, 32, 32, 3), np.float32)).shape
+        (2, 64)
+        """
+        return self.pooled(self.features(x)[-1])
 
     def forward(self, x: Any) -> Tensor:
         """Images (n, h, w, in_channels) -> logits (n, num_classes)."""

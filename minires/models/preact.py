@@ -131,9 +131,9 @@ class PreActResNet(ImageClassifier):
         x = self.conv1(x)
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1) if self.pools else x
 
-    def head(self, x: Tensor) -> Tensor:
-        """The last stage's output (n, h, w, c) -> logits."""
-        return super().head(F.relu(self.bn(x)))
+    def pooled(self, x: Tensor) -> Tensor:
+        """The last stage's output (n, h, w, c) -> what the classifier sees, (n, c)."""
+        return super().pooled(F.relu(self.bn(x)))
 
 
 def preact_resnet18(
