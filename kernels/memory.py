@@ -19,6 +19,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.np.ufunc import parallel as numba_parallel
 
 from .dispatch import array_module
 
@@ -27,12 +28,16 @@ __all__ = ["Pool", "empty", "pool", "set_threads", "threads", "workspace", "zero
 SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
 FORGET = 0.95  # what remains of the memory of how much was in use, at each block not found
 ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
+MOST_THREADS = 512  # more are a slip of the keyboard
 
 # A thread that waits in a busy loop (OpenMP's default) steals the core from other work; one that
 # sleeps at once wakes up late. So: spin for some 0.1 ms. Read when Numba starts its threads.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# starting a parallel loop costs 5, 7 and 39 microseconds; the first that there is serves
+if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
 
 
 class _Lease:
@@ -151,10 +156,23 @@ def workspace(shape: tuple[int, ...], dtype: Any, like: Any = None) -> Iterator[
 
 
 def set_threads(count: int) -> None:
-    """Set how many threads the kernels use; 1 up to `numba.config.NUMBA_NUM_THREADS`."""
-    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    if not 1 <= count <= most:
-        raise ValueError(f"set_threads: count is {count} but must be 1 to {most} here")
+    """Set how many threads the kernels use.
+
+    More than there are cores, only before the first kernel runs: Numba starts them all at once.
+    Raises ValueError for a count that cannot be.
+    """
+    config: Any = numba.config  # type: ignore[attr-defined]
+    if not 1 <= count <= MOST_THREADS:
+        raise ValueError(f"set_threads: count is {count} but must be 1 to {MOST_THREADS}")
+    if count > config.NUMBA_NUM_THREADS:
+        if numba_parallel._is_initialized:
+            raise ValueError(
+                f"set_threads: count is {count} but Numba has started {config.NUMBA_NUM_THREADS}; "
+                "ask before the first kernel runs, or set NUMBA_NUM_THREADS"
+            )
+        # read from NUMBA_NUM_THREADS when Numba was imported, which has been before this call
+        config.NUMBA_NUM_THREADS = numba_parallel.NUM_THREADS = count
+        numba_parallel.snt_check = numba_parallel.gen_snt_check()
     numba.set_num_threads(count)
 
 

@@ -15,7 +15,7 @@ __all__ = ["ENVIRONMENT", "Parser", "add_command", "device_options", "source_opt
 ENVIRONMENT = """environment variables:
   MINIRES_DATA             folder of the data sets, where --data is not given (else ./data)
   MINIRES_TRACEBACK=1      show where an error arose, not only its line
-  NUMBA_NUM_THREADS=N      most threads that --threads can ask for
+  NUMBA_THREADING_LAYER    omp, tbb or workqueue (default: the first that there is)
   OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 0.1 ms by default
   OPENBLAS_NUM_THREADS=N   threads of the matrix products
 """
