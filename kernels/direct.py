@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import direct_loops as loops
+from .bf16 import uses_bf16
 from .direct_loops import BLOCK, CHANNELS, ROWS, WIDTH, Windows
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
@@ -130,15 +131,19 @@ def _convolve(
     depth, k = s.r * s.s * s.c, _round_up(s.k, WIDTH)
     size = _round_up(PIXELS * (depth + BLOCK), 16)  # whole cache lines
     workers = threads()
-    u = None if packed is None else packed.get("direct")
+    pairs = uses_bf16(x.dtype)
+    form = "direct, bf16" if pairs else "direct"
+    u = None if packed is None else packed.get(form)
     if u is None:
         u = empty((s.groups * depth * k,), x.dtype)
         loops.pack_weights(_at(w), _at(u), s.groups, depth, s.k, transposed, workers)
+        if pairs:
+            loops.pair_weights(_at(u), s.groups, depth, s.k, workers)
     with workspace((workers, size), x.dtype) as scratch:
         places = _at(x), _at(u), _at(y), finish, _at(scratch), 4 * size
-        loops.convolve(s, _is_pointwise(s), *places, workers, PIXELS)
+        loops.convolve(s, _is_pointwise(s), pairs, *places, workers, PIXELS)
     if packed is not None:
-        packed["direct"] = u
+        packed[form] = u
     return y
 
 
@@ -161,15 +166,17 @@ def convolve_input_gradient(
     g = np.ascontiguousarray(g)
     dx = empty(images, g.dtype)
     depth, workers = s.r * s.s * s.c, min(threads(), s.n)
-    padded = _round_up(depth, WIDTH)
+    padded, pairs = _round_up(depth, WIDTH), uses_bf16(g.dtype)
     numbers = _round_up(PIXELS * (s.k + padded), 16)
     with (
         workspace((s.groups * s.k * padded,), g.dtype) as u,
         workspace((workers, numbers), g.dtype) as scratch,
     ):
         loops.pack_weights(_at(w), _at(u), s.groups, s.k, depth, True, threads())
+        if pairs:
+            loops.pair_weights(_at(u), s.groups, s.k, depth, threads())
         loops.convolve_input_gradient(
-            s, _at(g), _at(u), _at(dx), _at(scratch), 4 * numbers, workers, PIXELS
+            s, pairs, _at(g), _at(u), _at(dx), _at(scratch), 4 * numbers, workers, PIXELS
         )
     return dx
 
@@ -203,9 +210,9 @@ def convolve_weight_gradient(
         workspace((parts, numbers), x.dtype) as sums,
         workspace((parts * divisions, size), x.dtype) as scratch,
     ):
-        loops.sum_weight_gradient(
-            s, direct, _at(x), _at(g), _at(sums), _at(scratch), 4 * size, parts, divisions, pixels
-        )
+        places = _at(x), _at(g), _at(sums), _at(scratch), 4 * size
+        pairs = uses_bf16(x.dtype)
+        loops.sum_weight_gradient(s, direct, pairs, *places, parts, divisions, pixels)
         loops.finish_weight_gradient(s, _at(sums), _at(bundled), parts, threads())
     if groups == 1:
         return bundled[0]

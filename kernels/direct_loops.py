@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numba
 
+from .bf16 import AVAILABLE, pair_rows, round_rows
 from .finish import finish_numbers
 from .isa import ISA
 from .microkernel import make_product, round_up
@@ -22,7 +23,7 @@ from .simd import add_vectors, clear_vector, copy_vector, read_float, vector_fun
 
 __all__ = ["BLOCK", "CHANNELS", "ROWS", "WIDTH", "Windows"]
 __all__ += ["convolve", "convolve_input_gradient", "finish_weight_gradient", "pack_weights"]
-__all__ += ["sum_weight_gradient"]
+__all__ += ["pair_weights", "sum_weight_gradient"]
 
 WIDTH = ISA.width or 1  # channels in a vector
 BLOCK = ISA.block or 1  # output channels of one product
@@ -32,6 +33,9 @@ ROWS = 12  # pixel counts are padded to a multiple of this, and so to one of the
 
 _tall_product = make_product(WIDTH, ISA.rows or (1,))
 _short_product = make_product(WIDTH, ISA.short_rows or (1,))
+# compiled in, but never called, where the CPU has no bf16
+_tall_pairs = make_product(WIDTH, ISA.rows or (1,), pairs=AVAILABLE)
+_short_pairs = make_product(WIDTH, ISA.short_rows or (1,), pairs=AVAILABLE)
 _copy = vector_function(WIDTH)(copy_vector)
 _copy_end = vector_function(WIDTH, optional=True)(copy_vector)
 _add = vector_function(WIDTH)(add_vectors)
@@ -157,9 +161,24 @@ def pack_weights(w, u, groups, depth, k, transposed, workers):
 
 
 @numba.njit(cache=True, parallel=True)
-def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixels):
+def pair_weights(u, groups, depth, k, workers):
+    """Packed weights u (groups, blocks, depth, BLOCK) as pairs of bf16, in place: (depth + 1) // 2
+    rows at the beginning of each block.
+    """
+    blocks = (k + BLOCK - 1) // BLOCK
+    count = groups * blocks
+    for worker in numba.prange(workers):
+        for item in range(worker * count // workers, (worker + 1) * count // workers):
+            group, o = item // blocks, item % blocks * BLOCK
+            width = min(BLOCK, round_up(k - o, WIDTH))
+            block = u + 4 * depth * (group * round_up(k, WIDTH) + o)
+            pair_rows(block, 4 * width, depth, width)
+
+
+@numba.njit(cache=True, parallel=True)
+def convolve(s, pointwise, pairs, x, u, y, finish, scratch, worker_bytes, workers, pixels):
     """y (n, p, q, groups·k) from images x and packed weights u, and what `finish` adds, `pixels` at
-    a time.
+    a time. With `pairs`, u is of pairs of bf16, and the columns are rounded to such.
 
     Each worker's scratch: columns (pixels, depth), a block of outputs (pixels, BLOCK).
     """
@@ -175,10 +194,12 @@ def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixe
             last = min(first + pixels, count)
             whole = last - first == pixels  # else a product computes rows beyond the last
             a, a_row = columns, 4 * depth
-            if pointwise and whole:
+            if pointwise and whole and not pairs:
                 a, a_row = x + x_row * first + 4 * group * s.c, x_row
             else:
                 _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
+            if pairs:
+                round_rows(columns, a_row, last - first, depth)
             for o in range(0, s.k, BLOCK):
                 width = min(BLOCK, round_up(s.k - o, WIDTH))
                 output = group * s.k + o
@@ -186,11 +207,13 @@ def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixe
                 to, row = place, y_row
                 if not whole or o + width > s.k:
                     to, row = block, 4 * BLOCK
-                _tall_product(
-                    False, last - first, width // WIDTH, a,
-                    u + 4 * depth * (group * round_up(s.k, WIDTH) + o), to,
-                    depth, a_row, 4, 4 * width, row,
-                )  # fmt: skip
+                b = u + 4 * depth * (group * round_up(s.k, WIDTH) + o)
+                sizes = a_row, 4, 4 * width, row
+                if pairs:
+                    half = (depth + 1) // 2
+                    _tall_pairs(False, last - first, width // WIDTH, a, b, to, half, *sizes)
+                else:
+                    _tall_product(False, last - first, width // WIDTH, a, b, to, depth, *sizes)
                 if to == block:
                     _copy_rows(place, y_row, block, row, last - first, min(width, s.k - o))
                 if finish.bias:
@@ -200,9 +223,9 @@ def convolve(s, pointwise, x, u, y, finish, scratch, worker_bytes, workers, pixe
 
 
 @numba.njit(cache=True, parallel=True)
-def convolve_input_gradient(s, g, u, dx, scratch, worker_bytes, workers, pixels):
+def convolve_input_gradient(s, pairs, g, u, dx, scratch, worker_bytes, workers, pixels):
     """dx (n, h, w, groups·c) from g (n, p, q, groups·k) and the packed transposed weights u
-    (groups, blocks, k, BLOCK).
+    (groups, blocks, k, BLOCK). With `pairs`, u is of pairs of bf16, and g is rounded to such.
 
     Each worker has whole images. Its scratch: rows of g (pixels, k), columns (pixels, depth).
     """
@@ -221,27 +244,33 @@ def convolve_input_gradient(s, g, u, dx, scratch, worker_bytes, workers, pixels)
                 image += 1
             for group in range(s.groups):
                 a, a_row = g + g_row * first + 4 * group * s.k, g_row
-                if (last - first) % ROWS:
+                if pairs or (last - first) % ROWS:
                     _copy_rows(rows, 4 * s.k, a, a_row, last - first, s.k)
                     a, a_row = rows, 4 * s.k
+                if pairs:
+                    round_rows(rows, a_row, last - first, s.k)
                 for o in range(0, depth, BLOCK):
                     width = min(BLOCK, round_up(depth - o, WIDTH))
-                    _tall_product(
-                        False, last - first, width // WIDTH, a,
-                        u + 4 * s.k * (group * padded + o), columns + 4 * o,
-                        s.k, a_row, 4, 4 * width, 4 * padded,
-                    )  # fmt: skip
+                    b, to = u + 4 * s.k * (group * padded + o), columns + 4 * o
+                    sizes = a_row, 4, 4 * width, 4 * padded
+                    if pairs:
+                        half = (s.k + 1) // 2
+                        _tall_pairs(False, last - first, width // WIDTH, a, b, to, half, *sizes)
+                    else:
+                        _tall_product(False, last - first, width // WIDTH, a, b, to, s.k, *sizes)
                 _walk_columns(s, dx + 4 * group * s.c, columns, 4 * padded, first, last, True)
 
 
 @numba.njit(cache=True, parallel=True)
-def sum_weight_gradient(s, direct, x, g, sums, scratch, worker_bytes, parts, divisions, pixels):
+def sum_weight_gradient(
+    s, direct, pairs, x, g, sums, scratch, worker_bytes, parts, divisions, pixels
+):
     """sums (parts, groups, blocks, depth, BLOCK): over the output pixels of a part, `pixels` at a
     time.
 
     Each of the parts x divisions workers has its pixels and its blocks of output channels. With
     `direct`, x and g are read in place; else from the scratch: columns (pixels, depth), g (pixels,
-    k), with depth and k padded.
+    k), with depth and k padded. With `pairs`, the numbers of two pixels are pairs of bf16.
     """
     depth, k = round_up(s.r * s.s * s.c, CHANNELS), round_up(s.k, WIDTH)
     count, blocks = s.n * s.p * s.q, (k + BLOCK - 1) // BLOCK
@@ -259,22 +288,29 @@ def sum_weight_gradient(s, direct, x, g, sums, scratch, worker_bytes, parts, div
             for item in range(low, high):
                 group, block = item // blocks, item % blocks
                 if block == 0 or item == low:
-                    if direct:
+                    if direct and not pairs:
                         a_row = 4 * s.c * s.groups
                         a = x + a_row * first + 4 * group * s.c
                     else:
                         _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
-                    if s.k == k:
+                    if pairs:
+                        pair_rows(columns, a_row, last - first, depth)
+                    if s.k == k and not pairs:
                         b, b_row = g + g_row * first + 4 * group * k, g_row
                     else:
                         place = g + g_row * first + 4 * group * s.k
                         _copy_rows(rows, 4 * k, place, g_row, last - first, s.k)
+                    if pairs:
+                        pair_rows(rows, 4 * k, last - first, k)
                 width = min(BLOCK, k - block * BLOCK)
                 to = sums + 4 * depth * ((part * s.groups + group) * k + block * BLOCK)
-                _short_product(
-                    first > begin, depth, width // WIDTH, a, b + 4 * block * BLOCK, to,
-                    last - first, 4, a_row, b_row, 4 * width,
-                )  # fmt: skip
+                rest, here = last - first, b + 4 * block * BLOCK
+                sizes = 4, a_row, b_row, 4 * width
+                if pairs:
+                    half = (rest + 1) // 2
+                    _short_pairs(first > begin, depth, width // WIDTH, a, here, to, half, *sizes)
+                else:
+                    _short_product(first > begin, depth, width // WIDTH, a, here, to, rest, *sizes)
 
 
 @numba.njit(cache=True, parallel=True)

@@ -41,7 +41,7 @@ def round_up(count, step):
     return (count + step - 1) // step * step
 
 
-def make_tile(width: int, rows: tuple[int, ...], accumulate: bool) -> Any:
+def make_tile(width: int, rows: tuple[int, ...], accumulate: bool, pairs: bool = False) -> Any:
     """One tile of the product, as a function of (vectors, a, b, c, depth, a_row, a_step, b_row,
     c_row) that does rows[vectors - 1] rows. `depth` is at least 1.
     """
@@ -57,7 +57,7 @@ def make_tile(width: int, rows: tuple[int, ...], accumulate: bool) -> Any:
             block = builder.append_basic_block(f"vectors{count}")
             choice.add_case(INT64(count), block)
             builder.position_at_end(block)
-            _tile(lanes, rows[count - 1], count, accumulate, *operands)
+            _tile(lanes, rows[count - 1], count, accumulate, pairs, *operands)
             builder.branch(done)
         builder.position_at_end(done)
 
@@ -69,6 +69,7 @@ def _tile(
     rows: int,
     vectors: int,
     accumulate: bool,
+    pairs: bool,
     a: Any,
     b: Any,
     c: Any,
@@ -98,9 +99,8 @@ def _tile(
     sums = [changing(lanes.type, lanes.constant(0.0)) for _ in places]
     b_vectors = [lanes.load(lanes.offset(b_here, bytes_of_vector * j)) for j in range(vectors)]
     a_numbers = [lanes.broadcast(lanes.offset(row, along_a)) for row in a_rows]
-    new = [
-        lanes.multiply_add(a_numbers[i], b_vectors[j], total) for (i, j), total in zip(places, sums)
-    ]
+    multiply_add = lanes.multiply_add_pairs if pairs else lanes.multiply_add
+    new = [multiply_add(a_numbers[i], b_vectors[j], total) for (i, j), total in zip(places, sums)]
     fewer = builder.sub(left, INT64(1))
     left.add_incoming(fewer, loop)
     along_a.add_incoming(builder.add(along_a, a_step), loop)
@@ -114,14 +114,16 @@ def _tile(
         lanes.store(lanes.add(lanes.load(place), value) if accumulate else value, place)
 
 
-def make_product(width: int, rows: tuple[int, ...]) -> Callable[..., None]:
+def make_product(width: int, rows: tuple[int, ...], pairs: bool = False) -> Callable[..., None]:
     """A product of any number of rows and 1 to len(rows) vectors of columns, tile below tile.
 
     The function takes (add, count, vectors, a, b, c, depth, a_row, a_step, b_row, c_row) and
     computes `count` rows, rounded up to a multiple of rows[vectors - 1]: c += a @ b if `add`, else
-    c = a @ b.
+    c = a @ b. With `pairs`, each number of a and b is a pair of bf16 (`bf16`), and the depth counts
+    pairs.
     """
-    overwrite, accumulate = make_tile(width, rows, False), make_tile(width, rows, True)
+    overwrite = make_tile(width, rows, False, pairs)
+    accumulate = make_tile(width, rows, True, pairs)
 
     @numba.njit(nogil=True)
     def product(add, count, vectors, a, b, c, depth, a_row, a_step, b_row, c_row):

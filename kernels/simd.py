@@ -23,6 +23,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -39,6 +40,7 @@ __all__ = [
     "write_float",
 ]
 
+llvm.initialize_native_asmparser()  # one instruction is written as assembly
 FLOAT = ir.FloatType()
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
@@ -99,6 +101,12 @@ class Lanes:
         name = f"llvm.masked.store.v{self.width}f32.p0"
         self._call(name, kind, [x, place, INT32(NUMBER_ALIGNED), mask])
 
+    def store_halves(self, x: Any, address: Any, mask: Any) -> None:
+        """Write the lanes of a vector of 16-bit integers that are in `mask`."""
+        place: Any = self.builder.inttoptr(address, x.type.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [x.type, place.type, INT32, self._bits])
+        self._call(f"llvm.masked.store.v{self.width}i16.p0", kind, [x, place, INT32(2), mask])
+
     def broadcast(self, address: Any) -> Any:
         """The one number at an address, in every lane."""
         place = self.builder.inttoptr(address, FLOAT.as_pointer())
@@ -135,6 +143,15 @@ class Lanes:
         """x · y + z with one rounding."""
         kind = ir.FunctionType(self.type, [self.type] * 3)
         return self._call(f"llvm.fma.v{self.width}f32", kind, [x, y, z])
+
+    def multiply_add_pairs(self, x: Any, y: Any, z: Any) -> Any:
+        """x0 · y0 + x1 · y1 + z, where each lane of x and y is a pair of bf16 (AVX512_BF16).
+
+        As assembly, because LLVM's name for it takes other types in each version.
+        """
+        kind = ir.FunctionType(self.type, [self.type] * 3)
+        text = "vdpbf16ps $2, $1, $0"
+        return self.builder.call(ir.InlineAsm(kind, text, "=v,v,v,0", side_effect=False), [x, y, z])
 
     def _every_lane(self, number: Any, kind: ir.VectorType) -> Any:
         undefined = ir.Constant(kind, ir.Undefined)
