@@ -11,7 +11,7 @@ behind the `minires` command.
 
 from . import data, errors, functional, models, nn, optim, weights
 from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad
-from .backend import cuda_available
+from .backend import cuda_available, precision
 from .checking import gradcheck
 from .kernels.memory import set_threads, threads
 from .random import manual_seed
@@ -34,6 +34,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "precision",
     "set_threads",
     "tensor",
     "threads",

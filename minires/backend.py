@@ -1,20 +1,26 @@
-"""Devices: which array module a value belongs to, and how it moves; only here is CuPy sought.
+"""Devices: which array module a value belongs to, and how it moves; only here is CuPy sought. And
+the precision of products.
 
 CuPy is imported lazily: it costs a second, and most machines have no GPU.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from .kernels import bf16
 from .kernels.dispatch import array_module
 
-__all__ = ["array_module", "cuda_available", "device_of", "is_array", "resolve_device", "to_device"]
+__all__ = ["array_module", "cuda_available", "device_of", "is_array", "precision"]
+__all__ += ["resolve_device", "resolve_precision", "to_device"]
 
 DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "bf16")
 
 
 def device_of(x: Any) -> str:
@@ -63,3 +69,33 @@ def to_device(x: Any, device: str) -> Any:
     if resolve_device(device) == device_of(x):
         return x
     return _cupy().asarray(x) if device == "cuda" else x.get()
+
+
+def resolve_precision(name: str) -> str:
+    """`name`, "float32" or "bf16", if this machine has it; else an error says what is missing."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision is {name!r} but must be one of {', '.join(PRECISIONS)}")
+    if name == "bf16" and not bf16.AVAILABLE:
+        raise RuntimeError(
+            "precision is 'bf16' but this CPU has no AVX512_BF16 instructions, or MINIRES_ISA "
+            "holds them back: use float32"
+        )
+    return name
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Inside this block, "bf16" lets convolutions multiply numbers rounded to bf16.
+
+    Forward and backward belong inside together. Weights, sums, gradients and everything that is not
+    a convolution stay float32, and so do the convolutions that Winograd's algorithm computes
+    (`minires info --plan` lists them): they are faster and more exact as they are.
+
+    Raises ValueError for another name, RuntimeError where the CPU lacks the instructions.
+
+    >>> import minires as mr
+    >>> with mr.precision("float32"):
+    ...     y = mr.tensor([1.0]) * 2
+    """
+    with bf16.operands(resolve_precision(name)):
+        yield

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minires.kernels import conv, direct
+from minires.kernels import bf16, conv, direct
 from minires.kernels.dispatch import reference
 from minires.kernels.im2col import output_size
 from minires.kernels.isa import ISA
@@ -183,3 +183,23 @@ def test_gradients_are_adjoint(rng, groups):
     size = np.linalg.norm(g.astype(np.float64)) * np.linalg.norm(y)
     assert abs(np.vdot(g, y) - np.vdot(dx, x)) < tolerances.CONV32 * size
     assert abs(np.vdot(g, y) - np.vdot(dw, w)) < tolerances.CONV32 * size
+
+
+@pytest.mark.skipif(not bf16.AVAILABLE, reason="this CPU has no AVX512_BF16")
+@pytest.mark.parametrize("c", [1, 2, 3, 15, 16, 31, 64])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_bf16_operands(rng, c, groups):
+    """As the convolution of the rounded numbers, every remainder of pairs among them."""
+    for window, stride, pixels in (((3, 3), (2, 1), 9), ((1, 1), (1, 1), 7), ((1, 1), (2, 2), 6)):
+        shape = (3, pixels, pixels + c % 2, c * groups)
+        x, w, g, params = draw(rng, shape, (*window, c, 21 * groups), stride, groups=groups)
+        rounded = [bf16.rounded(a).astype(np.float64) for a in (x, w, g)]
+        with reference():
+            expected = all_three(conv, *rounded, params)
+        with bf16.operands("bf16"):
+            results = all_three(direct, x, w, g, params)
+        for name, got, y in zip(NAMES, results, expected):
+            error = np.sqrt(((got - y) ** 2).sum() / (y**2).sum())
+            assert error < tolerances.CONV32, f"{name} of x={x.shape}, w={w.shape}, {params}"
+        exact = all_three(direct, x, w, g, params)
+        assert not any((a == b).all() for a, b in zip(results, exact))
