@@ -16,7 +16,7 @@ import numpy as np
 from .kernels import bf16
 from .kernels.dispatch import array_module
 
-__all__ = ["array_module", "cuda_available", "device_of", "is_array", "precision"]
+__all__ = ["PRECISIONS", "array_module", "cuda_available", "device_of", "is_array", "precision"]
 __all__ += ["resolve_device", "resolve_precision", "to_device"]
 
 DEVICES = ("cpu", "cuda")

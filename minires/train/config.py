@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models
+from ..backend import PRECISIONS
 
 __all__ = ["RECIPES", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
 
@@ -129,6 +130,9 @@ class TrainConfig:
     seed: int = _option(0, "seed of everything random", least=0)
     device: str = _option(
         "auto", "where to compute; auto takes a GPU if there is one", choices=DEVICES
+    )
+    precision: str = _option(
+        "float32", "of the numbers that convolutions multiply in training", choices=PRECISIONS
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
 

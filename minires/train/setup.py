@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import models, optim, random
-from ..backend import resolve_device
+from ..backend import resolve_device, resolve_precision
 from ..data import Augment, Dataset, Loader, load_dataset, normalisation, split_validation
 from ..errors import DataError
 from ..kernels import memory
@@ -21,6 +21,7 @@ __all__ = [
     "build_model",
     "check_images",
     "choose_device",
+    "choose_precision",
     "eval_loader",
     "load_sets",
     "load_split",
@@ -103,6 +104,14 @@ def choose_device(name: str) -> str:
         return resolve_device(name)
     except RuntimeError as error:
         raise ConfigError(f"--device {name}: {error}, or use --device cpu") from None
+
+
+def choose_precision(name: str) -> str:
+    """`name` if the machine has it. Raises ConfigError saying what is missing."""
+    try:
+        return resolve_precision(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--precision {name}: {error}") from None
 
 
 def set_threads(count: int | None) -> None:

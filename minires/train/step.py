@@ -10,6 +10,7 @@ import numpy as np
 from .. import functional as F
 from .. import random
 from ..autograd import detect_anomaly
+from ..backend import precision
 from ..errors import NonFiniteError
 from ..optim import clip_grad_norm_
 
@@ -40,9 +41,10 @@ class TrainStep:
         *,
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
+        precision: str = "float32",
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.precision = label_smoothing, precision
         self.clip_norm = math.inf if clip_norm is None else clip_norm
 
     def __call__(self, x: Any, target: Any) -> StepResult:
@@ -67,9 +69,10 @@ class TrainStep:
 
     def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
         self.optimizer.zero_grad()
-        logits = self.model(x)
-        loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        loss.backward()
+        with precision(self.precision):
+            logits = self.model(x)
+            loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+            loss.backward()
         return loss, logits
 
     def _keep(self) -> tuple[list[Any], dict[str, int]]:

@@ -25,6 +25,7 @@ from .metrics import Position, Tally, epoch_record, score_of
 from .setup import (
     Sets,
     choose_device,
+    choose_precision,
     load_sets,
     make_model,
     make_optimizer,
@@ -121,6 +122,7 @@ class Trainer:
             make_schedule(config, optimizer, self.epochs * len(self.loader)),
             label_smoothing=config.label_smoothing,
             clip_norm=config.clip_norm,
+            precision=choose_precision(config.precision),
         )
         images = len(self.sets.train)
         self.keeper = Keeper(folder, self.step, self.card, images, self.watch)

@@ -61,6 +61,12 @@ def _refuse(**_: Any) -> None:
     raise PermissionError(13, "Permission denied")
 
 
+def test_a_precision_that_the_cpu_lacks(trainer: MakeTrainer, monkeypatch):
+    monkeypatch.setattr("minires.kernels.bf16.AVAILABLE", False)
+    with pytest.raises(ConfigError, match=r"--precision bf16: .*no AVX512_BF16.*use float32"):
+        trainer(precision="bf16")
+
+
 def test_a_failed_start_leaves_no_folder(toy_model: None, tmp_path: Path):
     with pytest.raises(DataError):
         Trainer(TrainConfig(dataset="cifar10", data=str(tmp_path / "no")), tmp_path / "run")

@@ -9,7 +9,9 @@ import pytest
 
 from minires import nn, optim, random
 from minires.errors import NonFiniteError
+from minires.kernels import bf16
 from minires.train.step import TrainStep, count_correct
+from tests import tolerances
 
 from .conftest import Toy
 
@@ -43,6 +45,21 @@ def test_it_learns_and_reports(batch):
     assert [round(r.rate, 6) for r in results[::9]] == [0.1, 0.002447]
     assert 0 <= results[-1].correct <= 8
     assert all(r.norm > 0 for r in results)
+
+
+@pytest.mark.skipif(not bf16.AVAILABLE, reason="this CPU has no AVX512_BF16")
+def test_bf16_learns_alike_but_not_the_same():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 16, 16, 3)).astype(np.float32), rng.integers(0, 4, 16)
+    losses = {}
+    for name in ("float32", "bf16"):
+        random.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, padding=1), nn.GlobalAvgPool2d(), nn.Linear(8, 4))
+        step = step_of(net, precision=name)
+        losses[name] = [step(x, y).loss for _ in range(10)]
+    assert losses["bf16"][0] != losses["float32"][0]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=tolerances.BF16_LOSS)
+    assert losses["bf16"][-1] < losses["bf16"][0]
 
 
 @pytest.mark.parametrize(
