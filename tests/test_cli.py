@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +20,7 @@ from minires.cli import main
 from minires.data import shapes
 from minires.train.metrics import read_lines
 from minires.version import __version__
+from minires.weights import load_file
 from tests.commands import TINY, Run
 
 __all__: list[str] = []
@@ -114,6 +118,67 @@ def test_predict(run: Run, finished: Path, tmp_path: Path):
     assert [entry["file"] for entry in found] == [str(path) for path in paths]
     assert found[0]["predictions"][0]["class"] in shapes("test", 1).classes
     assert len(found[0]["predictions"]) == 5
+
+
+def test_predict_csv_of_a_folder(run: Run, finished: Path, tmp_path: Path):
+    Image.fromarray(shapes("test", 1).images[0]).save(tmp_path / "a, b.png")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"\x89PNG")
+    code, out, err = run("predict", finished, tmp_path, "--top-k", "2", "--csv")
+    assert code == 0
+    assert err == f"minires: skipped {damaged}: not a picture that Pillow can read\n"
+    rows = list(csv.reader(io.StringIO(out)))
+    assert rows[0] == ["file", "rank", "class", "probability"]
+    assert [row[:2] for row in rows[1:]] == [[str(tmp_path / "a, b.png"), rank] for rank in "12"]
+    assert float(rows[1][3]) >= float(rows[2][3]) > 0
+    code, out, _ = run("predict", finished, tmp_path, "--json")
+    assert list(json.loads(out)["skipped"]) == [str(damaged)]
+
+
+def test_evaluate_report(run: Run, finished: Path, tmp_path: Path):
+    drawn = tmp_path / "confusion.png"
+    code, out, _ = run("evaluate", finished, "--limit", "40", "--report", "--confusion", drawn)
+    assert code == 0
+    assert "precision  recall" in out
+    assert all(name in out for name in shapes("test", 1).classes)
+    assert drawn.read_bytes()[:4] == b"\x89PNG"
+    code, out, _ = run("evaluate", finished, "--limit", "40", "--report", "--json")
+    scores = json.loads(out.splitlines()[-1])
+    assert sum(row["correct"] for row in scores["classes"]) == scores["correct"]
+    assert np.sum(scores["confusion"]) == 40
+
+
+def test_embed(run: Run, finished: Path, tmp_path: Path):
+    data = shapes("test", 3)
+    out = tmp_path / "f.npy"
+    code, text, _ = run("embed", finished, "--limit", "3", "--output", out)
+    assert code == 0
+    assert text == f"3 images, 64 features each: {out}, rows in {tmp_path / 'f.csv'}\n"
+    names = [data.classes[label] for label in data.labels]
+    rows = list(csv.reader((tmp_path / "f.csv").read_text().splitlines()))
+    assert rows == [["index", "class"], *([str(k), name] for k, name in enumerate(names))]
+    paths = [tmp_path / f"{k}.png" for k in range(3)]
+    for path, image in zip(paths, data.images, strict=True):
+        Image.fromarray(image).save(path)
+    pictures = tmp_path / "p.npy"
+    code, text, _ = run("embed", finished, *paths, "--output", pictures, "--json")
+    assert json.loads(text)["shape"] == [3, 64]
+    np.testing.assert_allclose(np.load(pictures), np.load(out), rtol=1e-5, atol=1e-6)
+    assert (tmp_path / "p.csv").read_text().splitlines() == ["file", *map(str, paths)]
+
+
+def test_fine_tuning(run: Run, finished: Path, tmp_path: Path):
+    words = ["--init", finished / "best.safetensors", "--reset-head", "--freeze", "layer1"]
+    out = tmp_path / "tuned"
+    code, text, _ = run("train", *words, *TINY[2:], "--lr-backbone", "0.1", "--out", out)
+    assert code == 0
+    assert text.startswith(f"starting from {finished / 'best.safetensors'}: ")
+    assert "2 reset: fc.weight, fc.bias" in text.splitlines()[0]
+    assert text.splitlines()[1].startswith("wide_resnet10_1 (")  # the file says so
+    before, after = (load_file(f).arrays for f in (words[1], out / "last.safetensors"))
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    assert {"conv1.weight", "layer1.0.bn1.running_mean"} <= same
+    assert "layer2.0.conv1.weight" not in same
 
 
 def test_gradcheck(run: Run):

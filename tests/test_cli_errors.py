@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from minires.backend import cuda_available
+from minires.commands import COMMANDS
 from minires.train import RECIPES, TrainConfig
 from minires.version import __version__
 from tests.commands import TINY, Run
@@ -18,11 +19,12 @@ def test_help(run: Run):
     code, out, _ = run("--help")
     assert code == 0
     assert "MINIRES_DATA" in out
-    for command in ("train", "evaluate", "predict", "gradcheck", "info"):
+    for module in COMMANDS:
+        command = module.__name__.rpartition(".")[2]
         assert command in out
         code, text, err = run(command, "--help")
         assert (code, err) == (0, "")
-        assert f"examples:\n  minires {command}" in text
+        assert f"\n  minires {command}" in text.partition("examples:")[2]
         assert "MINIRES_TRACEBACK" in text
     assert run("--version")[:2] == (0, f"minires {__version__}\n")
 
@@ -58,7 +60,11 @@ def test_train_help_lists_every_option_and_default(run: Run):
         (["evaluate", "a", "--weights", "b"], "give either a run folder or --weights FILE"),
         (["evaluate", "a", "--dataset", "cifar"], "--dataset: unknown value 'cifar'"),
         (["predict", "a"], "arguments are required: IMAGE"),
-        (["predict", "a", "b.png", "--top", "0"], "--top: must be at least 1, got 0"),
+        (["predict", "a", "b.png", "--json", "--csv"], "predict: give --csv or --json, not both"),
+        (["embed", "a", "--output", "a.txt"], "--output: must end in .npy, got a.txt"),
+        (["embed", "a"], "arguments are required: --output"),
+        (["train", "--freeze", "stem"], "--freeze: means nothing without --init"),
+        (["predict", "a", "b.png", "--top", "0"], "--top-k: must be at least 1, got 0"),
         (["info", "--model", "resnet19"], "--model: model is 'resnet19'"),
         (["info", "--plan", "resnet20", "--input", "8,32"], "--input: '8,32' must be three"),
         (["info", "--input", "8,32,32"], "--input: goes with --plan only"),

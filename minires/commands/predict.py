@@ -1,41 +1,73 @@
-"""`minires predict`: the likeliest classes of picture files."""
+"""`minires predict`: the likeliest classes of pictures."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
 from typing import Any
 
 from ..train import ConfigError, load_trained, predict
-from .options import add_command, device_options, source_options
+from .options import add_command, device_options, loading_options, source_options, warn_skipped
 
 __all__ = ["add", "run"]
 
-EXAMPLES = ["RUN cat.png dog.jpg", "FILE cat.png --top 3"]
+EXAMPLES = [
+    "runs/quick runs/quick/curves.png",
+    "runs/quick/best.safetensors runs/quick --top-k 2 --csv",
+]
 
 
 def add(commands: Any) -> None:
     """Add the command to `commands`."""
-    parser = add_command(commands, "predict", run, "say what is in pictures", EXAMPLES)
+    parser = add_command(
+        commands, "predict", run, "say what is in pictures", EXAMPLES, needs_run=True
+    )
     parser.add_argument("source", metavar="RUN|FILE", help="run folder or weight file")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    text = "picture files, or folders of them; what is damaged in a folder is skipped"
+    parser.add_argument("images", nargs="+", metavar="IMAGE|DIR", help=text)
     source_options(parser)
     device_options(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes shown (5)")
+    parser.add_argument(
+        *("--top-k", "--top"),
+        dest="top",
+        type=int,
+        default=5,
+        metavar="K",
+        help="classes shown (5)",
+    )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side that pictures get")
+    text = "print lines of file,rank,class,probability instead"
+    parser.add_argument("--csv", action="store_true", help=text)
 
 
 def run(given: argparse.Namespace) -> int:
     """Predict and print."""
-    names = ("dataset", "normalize", "model", "stem", "which", "device", "threads", "size")
     if given.top < 1:
-        raise ConfigError(f"--top: must be at least 1, got {given.top}")
-    loaded = load_trained(given.source, **{name: getattr(given, name) for name in names})
-    found = predict(loaded, given.images, given.top)
+        raise ConfigError(f"--top-k: must be at least 1, got {given.top}")
+    if given.csv and given.json:
+        raise ConfigError("predict: give --csv or --json, not both")
+    loaded = load_trained(given.source, **loading_options(given))
+    skipped: dict[str, str] = {}
+    found = predict(loaded, given.images, given.top, skipped)
+    warn_skipped(skipped)
     if given.json:
-        print(json.dumps({"images": found}))
-        return 0
-    for picture in found:
-        guesses = (f"{p['class']} {100 * p['probability']:.1f} %" for p in picture["predictions"])
-        print(f"{picture['file']}: {', '.join(guesses)}")
+        print(json.dumps({"images": found, "skipped": skipped}))
+    elif given.csv:
+        _print_csv(found)
+    else:
+        for picture in found:
+            guesses = (
+                f"{p['class']} {100 * p['probability']:.1f} %" for p in picture["predictions"]
+            )
+            print(f"{picture['file']}: {', '.join(guesses)}")
     return 0
+
+
+def _print_csv(found: list[dict[str, Any]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["file", "rank", "class", "probability"])
+    for picture in found:
+        for rank, p in enumerate(picture["predictions"], 1):
+            writer.writerow([picture["file"], rank, p["class"], p["probability"]])

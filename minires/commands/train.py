@@ -14,7 +14,13 @@ from .options import Parser, add_command
 
 __all__ = ["add", "run"]
 
-EXAMPLES = ["", "--dataset cifar10 --data DIR --model resnet18 --epochs 10", "--resume RUN"]
+EXAMPLES = [
+    "",
+    "--dataset cifar10 --data DIR --model resnet18 --epochs 10",
+    "--resume RUN",
+    "--limit 200 --epochs 1 --out runs/quick",
+    "--init runs/quick/best.safetensors --reset-head --freeze layer1 --limit 200 --epochs 1",
+]
 
 
 def add(commands: Any) -> None:

@@ -12,7 +12,10 @@ from .config import RECIPES, ConfigError, TrainConfig
 from .evaluate import Loaded, evaluate, evaluate_source, load_trained
 from .info import describe_model, describe_plan, describe_system
 from .metrics import Position, Tally
-from .predict import predict, read_image
+from .pictures import find_pictures, picture_batches, read_image
+from .plots import draw_confusion
+from .predict import embed, predict
+from .report import class_report, format_report
 from .setup import Sets, load_sets, split_sets
 from .trainer import Trainer, train
 from .watch import Interrupted, Watch
@@ -28,14 +31,20 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "Watch",
+    "class_report",
     "describe_model",
     "describe_plan",
     "describe_system",
+    "draw_confusion",
+    "embed",
     "evaluate",
     "evaluate_source",
+    "find_pictures",
+    "format_report",
     "load_checkpoint",
     "load_sets",
     "load_trained",
+    "picture_batches",
     "predict",
     "read_image",
     "save_checkpoint",

@@ -20,10 +20,18 @@ from ..errors import DataError, NonFiniteError
 from .config import NORMALIZE, ConfigError, TrainConfig, unknown
 from .folder import Card, RunFolder
 from .metrics import Tally
+from .report import class_report
 from .setup import build_model, choose_device, eval_loader, load_split, pixel_stats, set_threads
 from .step import count_correct
 
-__all__ = ["Loaded", "check_classes", "evaluate", "evaluate_source", "load_trained"]
+__all__ = [
+    "Loaded",
+    "check_classes",
+    "evaluate",
+    "evaluate_source",
+    "labelled_images",
+    "load_trained",
+]
 
 WHICH = ("last", "best")
 
@@ -33,12 +41,14 @@ def evaluate(
     batches: Iterable[tuple[Any, Any]],
     device: str = "cpu",
     after_batch: Callable[[int], None] = lambda count: None,
+    confusion: np.ndarray | None = None,
 ) -> Tally:
     """Mean cross-entropy and accuracy of `model` over `batches` of (images (b, h, w, c), labels
     (b,)).
 
-    The model is left in evaluation mode. `after_batch` gets each batch's size. Raises
-    NonFiniteError when the loss is NaN or infinite.
+    The model is left in evaluation mode. `after_batch` gets each batch's size; `confusion`, int64
+    (classes, classes), is raised by one an image at [its label, the answer]. Raises NonFiniteError
+    when the loss is NaN or infinite.
     """
     model.eval()
     tally = Tally()
@@ -52,6 +62,9 @@ def evaluate(
                 f"evaluation: the loss is {loss} at image {tally.total} or soon after"
             )
         tally.add(loss, count_correct(logits, target), len(target))
+        if confusion is not None:
+            answers = to_device(logits.array.argmax(axis=1), "cpu")
+            np.add.at(confusion, (to_device(target, "cpu"), answers), 1)
         after_batch(len(target))
     return tally
 
@@ -114,31 +127,52 @@ def evaluate_source(
     download: bool = False,
     split: str = "test",
     limit: int | None = None,
+    report: bool = False,
     after_batch: Callable[[int], None] = lambda count: None,
     **options: Any,
 ) -> dict[str, Any]:
     """Accuracy, number of right answers, number of images and mean loss of a run or weight file on
-    a data set.
+    a data set; with `report` also what `class_report` says.
 
     `options` are those of `load_trained`. The data set is the one that the network was trained on,
     unless given.
     """
     loaded = load_trained(source, dataset=dataset, **options)
-    if not loaded.card.dataset:
-        raise ConfigError(f"{source}: does not say which data it is for; give --dataset NAME")
-    if data is None and RunFolder(source).config.is_file():
-        data = TrainConfig.load(RunFolder(source).config).data
-    images = load_split(loaded.card.dataset, data, split, limit, download)
-    check_classes(loaded.card, images)
     card = loaded.card
+    images = labelled_images(source, card, data=data, split=split, limit=limit, download=download)
+    check_classes(card, images)
     batches = eval_loader(images, card.mean, card.std)
-    tally = evaluate(loaded.model, batches, loaded.device, after_batch)
+    counts = np.zeros((len(card.classes),) * 2, np.int64) if report else None
+    tally = evaluate(loaded.model, batches, loaded.device, after_batch, counts)
+    by_class = {} if counts is None else class_report(counts, images.classes)
     return {
         "accuracy": tally.accuracy,
         "correct": tally.correct,
         "total": tally.total,
         "loss": tally.loss,
+        **by_class,
     }
+
+
+def labelled_images(
+    source: str | Path,
+    card: Card,
+    *,
+    data: str | None = None,
+    split: str = "test",
+    limit: int | None = None,
+    download: bool = False,
+) -> Dataset:
+    """The images that the network of `card` is for; `data` is by default the folder that the run
+    `source` took them from.
+
+    Raises ConfigError when the card names no data set.
+    """
+    if not card.dataset:
+        raise ConfigError(f"{source}: does not say which data it is for; give --dataset NAME")
+    if data is None and RunFolder(source).config.is_file():
+        data = TrainConfig.load(RunFolder(source).config).data
+    return load_split(card.dataset, data, split, limit, download)
 
 
 def check_classes(card: Card, images: Dataset) -> None:

@@ -1,5 +1,5 @@
-"""`curves.png`: loss and accuracy by epoch. Matplotlib costs a second to import, so only drawing
-imports it.
+"""`curves.png`, loss and accuracy by epoch, and confusion matrices. Matplotlib costs a second to
+import, so only drawing imports it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_confusion", "draw_curves"]
 
 COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
 
@@ -34,6 +34,42 @@ def draw_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str = "
         if records:
             axes.legend()
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_confusion(
+    path: Path, confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str = ""
+) -> None:
+    """Draw counts of images by class (row) and answer (column) as a PNG, each row by its share;
+    with the numbers for up to 20 classes.
+
+    Raises ImportError without matplotlib, OSError when `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    count = len(classes)
+    side = 3 + 0.5 * min(count, 20)
+    figure = Figure(figsize=(side, side), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = [[value / max(sum(row), 1) for value in row] for row in confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if count <= 20:
+        axes.set_xticks(range(count), classes, rotation=90)
+        axes.set_yticks(range(count), classes)
+        for i, row in enumerate(confusion):
+            for j, value in enumerate(row):
+                colour = "white" if shares[i][j] > 0.5 else "black"
+                axes.text(j, i, str(value), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("class")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """To the side, then into place."""
     beside = path.with_name(path.name + ".new")
     figure.savefig(beside, format="png")
     os.replace(beside, path)

@@ -9,7 +9,18 @@ import pytest
 from PIL import Image
 
 from minires.errors import DataError
-from minires.train import load_trained, predict, read_image
+from minires.tensor import tensor
+from minires.train import (
+    Loaded,
+    embed,
+    find_pictures,
+    load_trained,
+    picture_batches,
+    predict,
+    read_image,
+)
+from minires.train import pictures as pictures_module
+from minires.train.folder import Card
 
 from .conftest import CLASSES, MakeTrainer, toy_images
 
@@ -90,3 +101,88 @@ def test_predictions(trainer: MakeTrainer, tmp_path: Path):
     first = [entry["predictions"][0]["class"] for entry in found]
     right = np.mean([name == CLASSES[label] for name, label in zip(first, images.labels)])
     assert right > 0.5
+
+
+# Folders
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Two pictures, a damaged one, and what is none, at several depths."""
+    folder = tmp_path / "album"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for name, colour in (("b.png", "red"), ("deep/er/a.JPG", "blue")):
+        Image.new("RGB", (20, 20), colour).save(folder / name)
+    (folder / "deep" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_text("no picture")
+    return folder
+
+
+def test_pictures_of_a_folder(album: Path, tmp_path: Path):
+    named = tmp_path / "one.png"
+    files, found = find_pictures([album, named])
+    assert found == [str(album / name) for name in ("b.png", "deep/damaged.png", "deep/er/a.JPG")]
+    assert files == [*found, str(named)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: no pictures in this folder"):
+        find_pictures([tmp_path / "empty"])
+
+
+def test_damaged_ones_in_a_folder_are_skipped_and_named(album: Path, trainer: MakeTrainer):
+    made = trainer(epochs=1)
+    made.run()
+    loaded = load_trained(made.folder.path)
+    skipped: dict[str, str] = {}
+    found = predict(loaded, [album], skipped=skipped)
+    assert [Path(entry["file"]).name for entry in found] == ["b.png", "a.JPG"]
+    bad = str(album / "deep" / "damaged.png")
+    assert list(skipped) == [bad]
+    assert skipped[bad].startswith(f"{bad}: not a picture")
+    with pytest.raises(DataError, match=r"damaged\.png: not a picture"):
+        predict(loaded, [album])
+    with pytest.raises(DataError, match=r"damaged\.png: not a picture"):
+        predict(loaded, [bad], skipped={})  # asked for by name
+
+
+def test_a_bomb_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(pictures_module, "MAX_PIXELS", 99)
+    Image.new("RGB", (10, 10)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png: .*10x10 is more than 99 pixels"):
+        read_image(tmp_path / "bomb.png", 8)
+
+
+def test_large_networks_see_the_centre(tmp_path: Path):
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    pixels[16:-16, 16:-16] = 255
+    Image.fromarray(pixels).save(tmp_path / "framed.png")
+    assert read_image(tmp_path / "framed.png", 224).min() == 255
+    assert read_image(tmp_path / "framed.png", 64).min() < 100
+
+
+# Features
+
+
+class Sums:
+    """A network whose features are the sums of the channels."""
+
+    def eval(self):
+        return self
+
+    def embed(self, x):
+        return tensor(x.sum(axis=(1, 2)))
+
+
+def test_embeddings_keep_the_order(album: Path):
+    card = Card("resnet20", None, ["a"], [0.0] * 3, [1.0] * 3, 4)
+    files, batches = [], []
+    for some, images in picture_batches(card, [album], {}):
+        files += some
+        batches.append(images)
+    counted: list[int] = []
+    vectors = embed(Loaded(Sums(), card, "cpu"), batches, counted.append)
+    assert counted == [2]
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, [[16, 0, 0], [0, 0, 16]], atol=0.2)  # JPEG is not exact
+    with pytest.raises(DataError, match="embed: no images"):
+        embed(Loaded(Sums(), card, "cpu"), [])
