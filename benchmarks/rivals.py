@@ -11,6 +11,7 @@ import importlib.metadata
 import io
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,15 @@ def rival_step(
     images: np.ndarray,
     labels: np.ndarray,
     threads: int,
+    dtype: str = "float32",
 ) -> Step:
-    """A step of `network` (name, arguments, state) on images (n, h, w, 3), labels (n,)."""
+    """A step of `network` (name, arguments, state) on images (n, h, w, 3), labels (n,); PyTorch
+    with autocast for dtype "bf16".
+    """
     import torch
 
     torch.set_num_threads(threads)
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=dtype == "bf16")
     model = _torch_model(*network)
     x = torch.from_numpy(images).permute(0, 3, 1, 2)  # memory stays channels-last
     if against == "onnxruntime":
@@ -54,12 +59,12 @@ def rival_step(
     model = model.to(memory_format=torch.channels_last)
     call = torch.compile(model) if variant == "compile" else model
     if mode == "train":
-        return _torch_train(call, model, x, torch.from_numpy(labels))
+        return _torch_train(call, model, x, torch.from_numpy(labels), autocast)
     model.eval()
 
     def infer() -> np.ndarray:
-        with torch.inference_mode():
-            return call(x).numpy()
+        with torch.inference_mode(), autocast():
+            return call(x).float().numpy()
 
     return infer
 
@@ -75,18 +80,19 @@ def _torch_model(name: str, arguments: dict[str, Any], state: dict[str, np.ndarr
     return model
 
 
-def _torch_train(call: Any, model: Any, x: Any, y: Any) -> Step:
+def _torch_train(call: Any, model: Any, x: Any, y: Any, autocast: Any) -> Step:
     import torch
 
     optimiser = torch.optim.SGD(model.parameters(), foreach=True, **SGD)
 
     def train() -> np.ndarray:
-        out = call(x)
-        loss = torch.nn.functional.cross_entropy(out, y)
+        with autocast():
+            out = call(x)
+            loss = torch.nn.functional.cross_entropy(out, y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        return np.append(loss.item(), out.detach().numpy())
+        return np.append(loss.item(), out.detach().float().numpy())
 
     return train
 

@@ -1,11 +1,12 @@
 """Whole training steps or inference against PyTorch or ONNX Runtime, alternating in one process.
 
-    python -m benchmarks.step --model resnet18 --mode train|infer --batch 128 --dtype float32
+    python -m benchmarks.step --model resnet18 --mode train|infer --batch 128 --dtype float32|bf16
                               --against torch|onnxruntime [--threads N] [--rounds N] [--json]
 
 Both engines start from the same weights and see the same images. First their outputs and losses
 must agree; then they take turns, about a second a turn, and each round gives one ratio. The rival
-is the faster of PyTorch's variants: eager in channels_last, and torch.compile. Speeds are medians
+is the faster of PyTorch's variants: eager in channels_last, and torch.compile (bf16: both under
+autocast). Speeds are medians
 in images a second; `spread` is the lowest and highest ratio of the rounds; `peak_rss_mb` is the
 memory of minires alone, in a process of its own. Needs `pip install -e '.[bench]'`. Ends with
 status 1 when the engines disagree and 2 when asked for what cannot be.
@@ -32,6 +33,7 @@ import numpy as np
 import minires as mr
 import minires.functional as F
 from minires import models, optim
+from minires.backend import resolve_precision
 
 from .machine import describe, peak_memory
 from .rivals import SGD, VARIANTS, Step, rival_step, rival_version
@@ -45,7 +47,8 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "resnet50": ({"num_classes": 1000, "stem": "imagenet"}, 224),
 }
 DTYPES = ("float32", "bf16")
-AGREE = 1e-3  # of the largest output: two float32 engines, dozens of layers deep
+# of the largest output: two engines, dozens of layers deep
+AGREE = {"float32": 1e-3, "bf16": 0.1}
 TURN = 1.0  # seconds
 
 
@@ -56,23 +59,27 @@ def batch(size: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, classes, count)
 
 
-def our_step(model: Any, mode: str, images: np.ndarray, labels: np.ndarray) -> Step:
+def our_step(
+    model: Any, mode: str, images: np.ndarray, labels: np.ndarray, dtype: str = "float32"
+) -> Step:
     """A step of minires through its public API."""
     if mode == "infer":
         model.eval()
 
         @mr.no_grad()
         def infer() -> np.ndarray:
-            return model(images).numpy()
+            with mr.precision(dtype):
+                return model(images).numpy()
 
         return infer
     optimiser = optim.SGD(model.parameters(), **SGD)
 
     def train() -> np.ndarray:
-        out = model(images)
-        loss = F.cross_entropy(out, labels)
-        optimiser.zero_grad()
-        loss.backward()
+        with mr.precision(dtype):
+            out = model(images)
+            loss = F.cross_entropy(out, labels)
+            optimiser.zero_grad()
+            loss.backward()
         optimiser.step()
         return np.append(loss.item(), out.numpy())
 
@@ -88,11 +95,11 @@ def speed(step: Step, count: int, seconds: float) -> float:
     return done * count / (time.perf_counter() - start)
 
 
-def check_agreement(ours: np.ndarray, other: np.ndarray, who: str) -> None:
+def check_agreement(ours: np.ndarray, other: np.ndarray, who: str, dtype: str = "float32") -> None:
     """Stop unless two engines' numbers are nearly equal."""
     error = float(np.max(np.abs(ours - other)) / max(np.max(np.abs(other)), 1))
-    if not error <= AGREE:  # a NaN is not
-        raise SystemExit(f"minires and {who} differ by {error:.2g}, allowed are {AGREE:g}")
+    if not error <= AGREE[dtype]:  # a NaN is not
+        raise SystemExit(f"minires and {who} differ by {error:.2g}, allowed are {AGREE[dtype]:g}")
 
 
 def measure(
@@ -103,6 +110,7 @@ def measure(
     against: str = "torch",
     variants: Sequence[str] | None = None,
     threads: int = 1,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Check that the engines agree, then time them in turns."""
     arguments, size = MODELS[name]
@@ -111,11 +119,11 @@ def measure(
     model = getattr(models, name)(**arguments)
     network = name, arguments, model.state_dict()
     data = batch(size, count, arguments["num_classes"])
-    ours = our_step(model, mode, *data)
-    rivals = {v: rival_step(against, v, network, mode, *data, threads) for v in variants}
+    ours = our_step(model, mode, *data, dtype)
+    rivals = {v: rival_step(against, v, network, mode, *data, threads, dtype) for v in variants}
     first = ours()
     for variant, rival in rivals.items():
-        check_agreement(first, rival(), f"{against} ({variant})")
+        check_agreement(first, rival(), f"{against} ({variant})", dtype)
     for step in (ours, *rivals.values()):  # the second step is the first with warm buffers
         step()
     trial = {v: speed(rival, count, TURN) if len(rivals) > 1 else 0 for v, rival in rivals.items()}
@@ -179,13 +187,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     given = _options().parse_args(argv)
     mr.set_threads(given.threads)
-    if given.dtype == "bf16":
-        return refuse("--dtype bf16: minires has kernels for float32 and float64, none for bf16")
+    try:
+        resolve_precision(given.dtype)
+    except RuntimeError as error:
+        return refuse(f"--dtype {given.dtype}: {error}")
     if given.alone:
         print(run_alone(given.model, given.mode, given.batch))
         return 0
-    if given.against == "onnxruntime" and (given.mode == "train" or given.variants):
-        return refuse("--against onnxruntime: only with --mode infer and without --variants")
+    if given.against == "onnxruntime" and (
+        given.mode == "train" or given.variants or given.dtype != "float32"
+    ):
+        return refuse("--against onnxruntime: only --mode infer in float32 without --variants")
     version = rival_version(given.against)
     result = measure(
         given.model,
@@ -195,6 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given.against,
         given.variants,
         given.threads,
+        given.dtype,
     )
     alone = memory_alone(given.model, given.mode, given.batch, given.threads)
     result |= {"dtype": given.dtype, "rival_version": version, "peak_rss_mb": round(alone)}

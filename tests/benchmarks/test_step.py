@@ -59,13 +59,14 @@ def test_engines_that_disagree_are_not_timed(own_rival: dict[str, float], factor
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--dtype bf16", "--dtype bf16: minires has kernels for float32 and float64, none for"),
-        ("--against onnxruntime --mode train", "--against onnxruntime: only with --mode infer"),
+        ("--dtype bf16", "--dtype bf16: precision is 'bf16' but this CPU has no AVX512_BF16"),
+        ("--against onnxruntime --mode train", "--against onnxruntime: only --mode infer in"),
     ],
 )
 def test_what_cannot_be_is_refused_on_one_line(
-    options: str, message: str, capsys: pytest.CaptureFixture[str]
+    options: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("minires.kernels.bf16.AVAILABLE", False)
     assert step.main([*options.split(), "--threads", "1"]) == 2
     error = capsys.readouterr().err
     assert message in error
