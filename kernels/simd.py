@@ -34,9 +34,9 @@ __all__ = [
     "add_vectors",
     "clear_vector",
     "copy_vector",
+    "fence",
     "read_float",
     "vector_function",
-    "write_address",
     "write_float",
 ]
 
@@ -107,17 +107,32 @@ class Lanes:
         kind = ir.FunctionType(ir.VoidType(), [x.type, place.type, INT32, self._bits])
         self._call(f"llvm.masked.store.v{self.width}i16.p0", kind, [x, place, INT32(2), mask])
 
+    def stream(self, x: Any, address: Any) -> None:
+        """Write a vector past the caches, to an address that is a multiple of the vector's size;
+        other threads may read it after a `fence`.
+        """
+        place: Any = self.builder.inttoptr(address, self.type.as_pointer())
+        instruction: Any = self.builder.store(x, place, align=4 * self.width)
+        instruction.set_metadata("nontemporal", self.builder.module.add_metadata([INT32(1)]))
+
+    def prefetch(self, address: Any) -> None:
+        """Begin to read the cache line of an address; that may be anywhere."""
+        place: Any = self.builder.inttoptr(address, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
+        reading, nearest, data = INT32(0), INT32(3), INT32(1)
+        self._call("llvm.prefetch.p0", kind, [place, reading, nearest, data])
+
     def broadcast(self, address: Any) -> Any:
         """The one number at an address, in every lane."""
         place = self.builder.inttoptr(address, FLOAT.as_pointer())
-        return self._every_lane(self.builder.load(place, align=NUMBER_ALIGNED), self.type)
+        return self.every_lane(self.builder.load(place, align=NUMBER_ALIGNED), self.type)
 
     def first(self, count: Any) -> Any:
         """The mask of the first `count` lanes; None, for all of them, when count is None."""
         if count is None:
             return None
         numbers = ir.VectorType(INT32, self.width)
-        limit = self._every_lane(self.builder.trunc(count, INT32), numbers)
+        limit = self.every_lane(self.builder.trunc(count, INT32), numbers)
         lane = ir.Constant(numbers, list(range(self.width)))
         return self.builder.icmp_unsigned("<", lane, limit)
 
@@ -153,10 +168,11 @@ class Lanes:
         text = "vdpbf16ps $2, $1, $0"
         return self.builder.call(ir.InlineAsm(kind, text, "=v,v,v,0", side_effect=False), [x, y, z])
 
-    def _every_lane(self, number: Any, kind: ir.VectorType) -> Any:
+    def every_lane(self, number: Any, kind: ir.VectorType) -> Any:
+        """A vector of any kind with the same number in every lane."""
         undefined = ir.Constant(kind, ir.Undefined)
         one = self.builder.insert_element(undefined, number, INT32(0))
-        zeros = ir.Constant(ir.VectorType(INT32, self.width), [0] * self.width)
+        zeros = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, undefined, zeros)
 
     def _call(self, name: str, kind: ir.FunctionType, arguments: list[Any]) -> Any:
@@ -188,18 +204,6 @@ def vector_function(width: int, optional: bool = False) -> Callable[[Callable[..
 
 
 @intrinsic
-def write_address(_, place, value):
-    """Store the int64 `value` at the address `place`."""
-
-    def generate(context, builder, signature, arguments):
-        place, value = arguments
-        builder.store(value, builder.inttoptr(place, INT64.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
 def write_float(_, place, value):
     """Store the float32 `value` at the address `place`."""
 
@@ -225,6 +229,11 @@ def add_vectors(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:
     """to += x, as the body of a vector function."""
     mask = lanes.first(count)
     lanes.store(lanes.add(lanes.load(to, mask), lanes.load(x, mask)), to, mask)
+
+
+def fence(lanes: Lanes) -> None:
+    """Finish what `Lanes.stream` wrote, as the body of a vector function."""
+    lanes.builder.fence("seq_cst")
 
 
 def copy_vector(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:

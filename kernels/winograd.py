@@ -20,7 +20,8 @@ import numpy as np
 from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .memory import empty, threads, workspace
-from .winograd_loops import BLOCK, CHANNELS, GAP, TABLES, TILES, WIDTH, Shape
+from .winograd_loops import BLOCK, GAP, TILES
+from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
@@ -50,7 +51,7 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
     """How many tiles to take at a time, a multiple of TILES: what fits into the cache, but not
     fewer than `least` unless there are no more.
     """
-    fit = CACHE // (36 * numbers_a_tile) // TILES * TILES
+    fit = CACHE // numbers_a_tile // TILES * TILES
     return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
 
 
@@ -87,9 +88,9 @@ def _convolve(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
-    tiles = _chunk(c + min(k, BLOCK), 2 * TILES, s.n * s.down * s.across)
-    size = TABLES + c + k + _planes(tiles * c) + _planes(tiles * min(BLOCK, k))
-    size = _round_up(size, 16)  # whole cache lines
+    plane, planes = max(c, min(k, BLOCK)), 37 if k <= BLOCK else 72
+    tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
+    size = _round_up(TABLES + c + k + planes * (tiles * plane + GAP), 16)  # whole cache lines
     u = None if packed is None else packed.get("winograd")
     with workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch:
         if u is None:
@@ -111,7 +112,7 @@ def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> 
     parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
     divisions = min(-(-threads() // parts), -(-k // BLOCK))
     # each chunk reads and writes the 36·c·k sums: let its own 36·tiles·(c + k) numbers be as many
-    tiles = _chunk(c + k, max(2 * TILES, c * k // (c + k)), -(-count // parts))
+    tiles = _chunk(36 * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
     size = TABLES + max(c, k) + _planes(tiles * c) + _planes(tiles * k)
     with (
         workspace((parts, _planes(c * k)), x.dtype) as du,

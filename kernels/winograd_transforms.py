@@ -37,6 +37,7 @@ __all__ = [
     "convolution",
     "gradient_tile",
     "image_tile",
+    "output_line",
     "output_tile",
     "weight_gradient_tile",
     "weight_tile",
@@ -175,11 +176,15 @@ def _listed(lanes: Lanes, table: Any, count: int, offset: Any) -> list[Any]:
 
 
 # Each takes the channels of one vector; `count` of them where a tile has fewer. A `table` lists the
-# addresses of a tile's pixels, `plane` is the distance of the 36 planes.
+# addresses of a tile's pixels, `ahead` those of the tile that comes next, `plane` is the distance
+# of the 36 planes.
 
 
-def image_tile(lanes, table, offset, to, plane, count=None):
+def image_tile(lanes, table, ahead, offset, to, plane, count=None):
     """Bᵀ d B of 36 pixels listed in `table`."""
+    for i, place in enumerate(_listed(lanes, ahead, 36, offset)):
+        if i % 6 >= 2:  # the first two columns are the last of this tile
+            lanes.prefetch(place)
     pixels = _listed(lanes, table, 36, offset)
     tile = transform(lanes, BT, _load_tile(lanes, pixels, lanes.first(count)))
     _store_tile(lanes, tile, lanes.steps(to, plane, 36), None)
@@ -197,8 +202,17 @@ def output_tile(lanes, m, plane, table, offset, count=None):
     _store_tile(lanes, tile, _listed(lanes, table, 16, offset), lanes.first(count))
 
 
-def gradient_tile(lanes, table, offset, to, plane, count=None):
+def output_line(lanes, m, plane, table, offset):
+    """The same, past the caches: a vector must be a cache line."""
+    tile = transform(lanes, AT, _load_tile(lanes, lanes.steps(m, plane, 36), None))
+    for vector, place in zip((v for row in tile for v in row), _listed(lanes, table, 16, offset)):
+        lanes.stream(vector, place)
+
+
+def gradient_tile(lanes, table, ahead, offset, to, plane, count=None):
     """A dy Aᵀ of 16 pixels listed in `table`."""
+    for place in _listed(lanes, ahead, 16, offset):
+        lanes.prefetch(place)
     pixels = _listed(lanes, table, 16, offset)
     tile = transform(lanes, AT.T, _load_tile(lanes, pixels, lanes.first(count)))
     _store_tile(lanes, tile, lanes.steps(to, plane, 36), None)

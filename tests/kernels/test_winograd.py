@@ -205,6 +205,25 @@ def test_nothing_is_written_outside(rng, monkeypatch, shape):
 
 
 @vectors
+def test_outputs_past_the_caches_are_the_same(rng, monkeypatch):
+    """Only outputs that begin at a cache line are written so."""
+    x, w, _ = draw(rng, 7, 16, 12, 20, 64)
+    outputs = []
+
+    def shifted(size: tuple[int, ...], dtype: Any) -> np.ndarray:
+        whole = np.full(np.prod(size) + 48, np.nan, dtype)
+        first = -whole.ctypes.data % 64 // 4 + len(outputs)
+        return whole[first : first + np.prod(size)].reshape(size)
+
+    monkeypatch.setattr(winograd, "threads", lambda: 3)
+    monkeypatch.setattr(winograd, "empty", shifted)
+    for _ in range(3):
+        outputs.append(winograd.convolve(x, w, padding=(1, 1)))
+    assert [y.ctypes.data % 64 for y in outputs] == [0, 4, 8]
+    assert len({y.tobytes() for y in outputs}) == 1
+
+
+@vectors
 def test_gradients_are_adjoint(rng):
     x, w, g = draw(rng, 3, 10, 7, 24, 40)
     y, dx, dw = (a.astype(np.float64) for a in by_winograd(x, w, g, (1, 1)))

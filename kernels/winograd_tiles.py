@@ -1,0 +1,196 @@
+"""The tiles of a Winograd convolution: where their pixels are, and a chunk of them transformed.
+
+A tile's pixels are listed in a table of addresses. Pixels outside an image are read from a row of
+zeros and written to a row that nobody reads, so that a tile at an edge differs only in its table.
+
+Transforms wait for memory more than they compute. While one tile is transformed, the pixels of the
+next are fetched; and outputs, which nobody reads before the whole layer is done, are written past
+the caches where that is possible: so the lines that they overwrite are never read. On two cores
+of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.16 (64 and 128
+channels) and 1.08 (256) times as fast, those of ResNet-20 1.25 to 1.5 times.
+
+Everything is an address (int64) or a size; distances between addresses are in bytes, sizes in
+numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+from llvmlite import ir
+
+from . import winograd_transforms as transforms
+from .finish import finish_numbers
+from .isa import ISA
+from .microkernel import round_up
+from .simd import INT64, vector_function
+
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "finish_tiles", "streams", "tile_count"]
+__all__ += ["transform_gradients", "transform_images", "transform_products"]
+
+WIDTH = ISA.width or 1  # channels in a vector
+CHANNELS = ISA.channels
+TABLES = 144  # numbers: two tables of up to 36 addresses
+SECOND = 8 * 36  # bytes: where the second table begins
+LINE = 64  # bytes of a cache line
+
+
+def _list_pixels(size: int) -> Any:
+    """The body of a vector function that fills a table with the addresses of size x size pixels of
+    an image (h, w), `pixel` bytes each, those outside the image with another address. A row of
+    addresses at a time: the obvious loop takes as long as the transform of a vector of channels.
+    """
+
+    def body(lanes, table, image, top, left, h, w, pixel, outside):
+        """Fill a table with the addresses of size x size pixels of an image (h, w)."""
+        builder = lanes.builder
+        numbers = ir.VectorType(INT64, size)
+
+        def every(number):
+            return lanes.every_lane(number, numbers)
+
+        columns = builder.add(every(left), ir.Constant(numbers, list(range(size))))
+        within = builder.icmp_unsigned("<", columns, every(w))  # as unsigned, -1 is large
+        nowhere = ir.Constant(within.type, [0] * size)
+        along = builder.mul(columns, every(pixel))
+        for i in range(size):
+            row = builder.add(top, INT64(i))
+            start = lanes.offset(image, builder.mul(builder.mul(row, w), pixel))
+            inside = builder.select(builder.icmp_unsigned("<", row, h), within, nowhere)
+            places = builder.select(inside, builder.add(every(start), along), every(outside))
+            to = lanes.offset(table, 8 * size * i)
+            builder.store(places, builder.inttoptr(to, numbers.as_pointer()), align=8)
+
+    return body
+
+
+# each transform for a whole vector of channels, and for the first `count` of them
+_image = vector_function(WIDTH)(transforms.image_tile)
+_image_end = vector_function(WIDTH, optional=True)(transforms.image_tile)
+_output = vector_function(WIDTH)(transforms.output_tile)
+_output_end = vector_function(WIDTH, optional=True)(transforms.output_tile)
+_output_line = vector_function(WIDTH)(transforms.output_line)
+_gradient = vector_function(WIDTH)(transforms.gradient_tile)
+_gradient_end = vector_function(WIDTH, optional=True)(transforms.gradient_tile)
+_pixels36 = vector_function(WIDTH)(_list_pixels(6))
+_pixels16 = vector_function(WIDTH)(_list_pixels(4))
+
+
+class Shape(NamedTuple):
+    """A convolution: images (n, h, w, c) -> (n, p, q, k) with `top` and `left` rows of padding; an
+    output image is `down` x `across` tiles.
+    """
+
+    n: int
+    h: int
+    w: int
+    c: int
+    p: int
+    q: int
+    k: int
+    top: int
+    left: int
+    down: int
+    across: int
+
+
+@numba.njit(nogil=True)
+def tile_count(s):
+    """How many tiles all images have."""
+    return s.n * s.down * s.across
+
+
+@numba.njit(nogil=True)
+def _corner(s, tile):
+    """A tile's image, and the row and column of its first output."""
+    image = tile // (s.down * s.across)
+    rest = tile - image * s.down * s.across
+    i = rest // s.across
+    return image, 4 * i, 4 * (rest - i * s.across)
+
+
+@numba.njit(nogil=True)
+def _list_inputs(s, x, tile, outside, table):
+    """Fill a table with the addresses of a tile's 36 pixels of the images."""
+    n, i, j = _corner(s, tile)
+    image = x + 4 * n * s.h * s.w * s.c
+    _pixels36(table, image, i - s.top, j - s.left, s.h, s.w, 4 * s.c, outside)
+
+
+@numba.njit(nogil=True)
+def _list_outputs(s, y, tile, outside, table):
+    """Fill a table with the addresses of a tile's 16 outputs."""
+    n, i, j = _corner(s, tile)
+    image = y + 4 * n * s.p * s.q * s.k
+    _pixels16(table, image, i, j, s.p, s.q, 4 * s.k, outside)
+
+
+@numba.njit(nogil=True)
+def transform_images(s, x, table, zeros, v, plane, first, last):
+    """v = Bᵀ d B of the image tiles first … last - 1."""
+    row = 4 * round_up(s.c, CHANNELS)
+    whole = s.c // WIDTH * WIDTH
+    ahead = table + SECOND
+    _list_inputs(s, x, first, zeros, ahead)
+    for t in range(first, last):
+        table, ahead = ahead, table
+        _list_inputs(s, x, t + 1, zeros, ahead)
+        to = v + (t - first) * row
+        for c in range(0, whole, WIDTH):
+            _image(table, ahead, 4 * c, to + 4 * c, plane)
+        if whole < s.c:
+            _image_end(table, ahead, 4 * whole, to + 4 * whole, plane, s.c - whole)
+
+
+@numba.njit(nogil=True)
+def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
+    """m = A dy Aᵀ of the output tiles first … last - 1, channels start … stop - 1."""
+    row = 4 * round_up(s.k, WIDTH)
+    whole = min(stop, s.k // WIDTH * WIDTH)
+    ahead = table + SECOND
+    _list_outputs(s, g, first, zeros, ahead)
+    for t in range(first, last):
+        table, ahead = ahead, table
+        _list_outputs(s, g, t + 1, zeros, ahead)
+        to = m + (t - first) * row
+        for k in range(start, whole, WIDTH):
+            _gradient(table, ahead, 4 * k, to + 4 * k, plane)
+        if whole < stop:
+            _gradient_end(table, ahead, 4 * whole, to + 4 * whole, plane, s.k - whole)
+
+
+@numba.njit(nogil=True)
+def streams(s, y):
+    """Whether the vectors of all outputs are cache lines, and no tile sticks out of an image."""
+    return WIDTH * 4 == LINE and y % LINE == s.k % WIDTH == s.p % 4 == s.q % 4 == 0
+
+
+@numba.njit(nogil=True)
+def transform_products(s, m, plane, row, table, unread, y, streaming, first, last, start, width):
+    """y = Aᵀ m A for the output tiles first … last - 1, channels start … start + width - 1."""
+    stop = min(start + width, s.k)
+    whole = stop // WIDTH * WIDTH
+    for t in range(first, last):
+        _list_outputs(s, y, t, unread, table)
+        tile = m + (t - first) * row
+        if streaming:
+            for k in range(start, stop, WIDTH):
+                _output_line(tile + 4 * (k - start), plane, table, 4 * k)
+            continue
+        for k in range(start, whole, WIDTH):
+            _output(tile + 4 * (k - start), plane, table, 4 * k)
+        if whole < stop:
+            _output_end(tile + 4 * (whole - start), plane, table, 4 * whole, stop - whole)
+
+
+@numba.njit(nogil=True)
+def finish_tiles(s, finish, y, first, last, start, width):
+    """Bias, residual and ReLU of the output tiles first … last - 1, channels as above."""
+    width = min(width, s.k - start)
+    for t in range(first, last):
+        n, top, left = _corner(s, t)
+        for i in range(top, min(top + 4, s.p)):
+            for j in range(left, min(left + 4, s.q)):
+                pixel = (n * s.p + i) * s.q + j
+                finish_numbers(finish, y, start, pixel * s.k + start, width)
