@@ -17,7 +17,9 @@ and twin comparisons.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import update_wrapper
 from typing import Any
 
@@ -29,7 +31,27 @@ from .errors import DTypeError, ShapeError
 from .kernels.cases import Case
 from .tensor import Tensor
 
-__all__ = ["OPS", "Op", "op"]
+__all__ = ["OPS", "Op", "listen", "op"]
+
+Heard = Callable[[str, tuple[Any, ...], dict[str, Any], Tensor], None]
+_listener: ContextVar[Heard | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listen(heard: Heard) -> Iterator[None]:
+    """Inside, every operation called in this thread is told: heard(name, inputs, parameters,
+    output).
+
+    >>> import minires as mr
+    >>> with listen(lambda name, *_: print(name)):
+    ...     y = mr.tensor([1.0]) + 2
+    add
+    """
+    token = _listener.set(heard)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class Op:
@@ -71,6 +93,8 @@ class Op:
             self._record(out, inputs, backward)
         if is_anomaly_enabled():
             self._check_finite(out, inputs)
+        if (heard := _listener.get()) is not None:
+            heard(self.name, inputs, params, out)
         return out
 
     def _by_name(self, inputs: Any, params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

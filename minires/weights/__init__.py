@@ -13,6 +13,7 @@ from .files import WeightFile, atomic_write
 from .layout import to_file, to_memory
 from .load import Report, file_arrays, load, load_file, save
 from .names import Guess, guess
+from .onnx import save_onnx
 from .pth import save_pth
 from .safetensors import save_safetensors
 
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "load_file",
     "save",
+    "save_onnx",
     "save_pth",
     "save_safetensors",
     "to_file",
