@@ -22,7 +22,7 @@ from .emitters import EMITTERS
 from .files import atomic_write
 from .graph import Graph
 
-__all__ = ["OPSET", "save_onnx"]
+__all__ = ["OPSET", "save_onnx", "trace"]
 
 OPSET = 28  # of onnx 1.23; ONNX Runtime 1.32 runs it
 LOWEST = 15  # BatchNormalization as it is now
@@ -60,7 +60,7 @@ def save_onnx(
     if first is None:
         raise DataError("to ONNX: the network has no convolution")
     c = first.in_channels
-    graph, outputs = _trace(model, np.zeros((1, h, w, c), first.weight.dtype), fold)
+    graph, outputs = trace(model, np.zeros((1, h, w, c), first.weight.dtype), fold)
     shapes = {INPUT: ["batch", c, h, w], OUTPUT: ["batch", outputs]}
     made = _assemble(onnx, graph, shapes, type(model).__name__, opset)
     onnx.helper.set_model_props(made, dict(sorted((metadata or {}).items())))
@@ -69,9 +69,12 @@ def save_onnx(
         file.write(made.SerializeToString(deterministic=True))
 
 
-def _trace(model: Any, x: np.ndarray, fold: bool) -> tuple[Graph, int]:
+def trace(model: Any, x: np.ndarray, fold: bool) -> tuple[Graph, int]:
     """The graph of `model(x)`, x (n, h, w, c), in evaluation mode, and its number of outputs, from
-    listening to the operations of one forward pass."""
+    listening to the operations of one forward pass.
+
+    The model keeps its mode. Raises DataError for an operation that `emitters` lacks.
+    """
     graph, image = Graph(model, fold), Tensor(x)
     graph.known(image, INPUT)
     steps: list[tuple[str, tuple[Any, ...], dict[str, Any], Tensor]] = []
