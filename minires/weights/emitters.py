@@ -13,9 +13,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..functional.conv import pair
+from ..functional.norm import fold
 from ..tensor import Tensor
-from .graph import Graph
-from .layout import to_file
+from .graph import Graph, file_array
 
 __all__ = ["EMITTERS"]
 
@@ -76,11 +76,10 @@ def _conv_norm(
 ) -> None:
     if g.fold:
         name = g.name_of(w)
-        mean, var = (np.asarray(v, np.float64) for v in running)
-        scale = gamma.numpy() / np.sqrt(var + eps)
-        folded = (w.numpy() * scale).astype(np.float32)
-        bias = (beta.numpy() - mean * scale).astype(np.float32)
-        names = g.constant(name, to_file(name, folded)), g.constant(f"{name[:-6]}bias", bias)
+        folded, bias = fold(w.array, None, gamma.array, beta.array, running=running, eps=eps)
+        array = file_array(name, folded)
+        shift = file_array(name, bias)
+        names = g.constant(name, array), g.constant(f"{name.rpartition('.')[0]}.bias", shift)
         out = g.add("Conv", [g.value(x), *names], **window(w, **geometry))
     else:
         z = g.add("Conv", [g.value(x), g.weight(w)], **window(w, **geometry))

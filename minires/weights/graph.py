@@ -16,7 +16,7 @@ from ..nn import Parameter
 from ..tensor import Tensor
 from .layout import flattened_maps, to_file
 
-__all__ = ["Graph", "Node"]
+__all__ = ["Graph", "Node", "file_array"]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..autograd import enable_grad
 from ..errors import DataError
 from ..functional.conv import pair
 from ..op import listen
@@ -81,7 +82,7 @@ def trace(model: Any, x: np.ndarray, fold: bool) -> tuple[Graph, int]:
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with listen(lambda *step: steps.append(step)):
+        with enable_grad(), listen(lambda *step: steps.append(step)):  # without, layers are fused
             logits = model(image)
     finally:
         for module, training in modes:

@@ -98,6 +98,15 @@ def test_every_model_can_be_walked(name: str):
     assert graph.nodes[-1].output == "logits"
 
 
+def test_the_walk_sees_single_layers_wherever_it_is_made():
+    model, x = narrow("resnet20"), np.zeros((1, 16, 16, 3), np.float32)
+    with mr.no_grad():
+        model.eval()(x)
+        inside, _ = trace(model, x, fold=False)
+    outside, _ = trace(model, x, fold=False)
+    assert inside.nodes == outside.nodes
+
+
 def test_folding_takes_every_batch_norm_behind_a_convolution():
     x = np.zeros((1, 16, 16, 3), np.float32)
     for name, left in (("resnet20", 0), ("article_net", 0), ("preact_resnet18", 9)):
