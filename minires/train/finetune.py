@@ -108,18 +108,21 @@ def parameter_groups(
 
 
 def with_network_of_init(config: TrainConfig) -> TrainConfig:
-    """The options with the network that the weights of `init` are of, where they say so and
-    `config` does not.
+    """The options with the network that the weights of `init` are of, where `config` names none:
+    the one that the file names, or that its tensors look like.
 
     Raises DataError when the file is missing or damaged.
     """
     if config.init is None or config.model is not None:
         return config
-    metadata = weights.load_file(config.init).metadata
-    if "arguments" not in metadata:
+    file = weights.load_file(config.init)
+    if "arguments" in file.metadata:
+        known: Card | weights.Guess | None = Card.from_metadata(file.metadata, config.init)
+    else:
+        known = weights.guess(file.arrays)
+    if known is None:
         return config
-    card = Card.from_metadata(metadata, config.init)
-    return dataclasses.replace(config, model=card.model, stem=config.stem or card.stem)
+    return dataclasses.replace(config, model=known.model, stem=config.stem or known.stem)
 
 
 def load_init(model: Any, config: TrainConfig) -> str | None:

@@ -66,6 +66,8 @@ def test_what_is_frozen_in_which_epoch():
     assert not norms["bn1"]
     assert not norms["layer1.2.bn1"]
     assert norms["layer2.0.bn1"]
+    maps = model.features(np.zeros((2, 8, 8, 3), np.float32))
+    assert [one.requires_grad for one in maps] == [False, True, True]  # backward ends there
     freezing.train(6)
     assert all(p.requires_grad for p in model.parameters())
     assert all(m.training for m in model.modules())
@@ -144,7 +146,14 @@ def test_the_network_comes_from_the_file(tmp_path: Path, trainer: MakeTrainer, s
     file = str(tmp_path / "run" / "best.safetensors")
     assert with_network_of_init(TrainConfig(init=file)).model == "wide_resnet16_2"
     assert with_network_of_init(TrainConfig(init=file, model="resnet20")).model == "resnet20"
-    assert with_network_of_init(TrainConfig(init=str(start))).model is None  # it does not say
+    assert with_network_of_init(TrainConfig(init=str(start))).model is None  # a toy
+
+
+def test_the_network_that_the_tensors_look_like(tmp_path: Path):
+    with nn.init.skip():
+        weights.save(models.resnet18(7), tmp_path / "no card.safetensors")
+    config = with_network_of_init(TrainConfig(init=str(tmp_path / "no card.safetensors")))
+    assert (config.model, config.stem) == ("resnet18", "imagenet")
 
 
 def test_what_is_frozen_does_not_move(trainer: MakeTrainer, start: Path):
