@@ -128,10 +128,14 @@ class Workers:
             self._receive()
         return self._outcomes.pop(slot)
 
-    def drain(self) -> None:
-        """Wait for everything that was submitted, and forget it."""
+    def settle(self) -> None:
+        """Wait until everything that was submitted is done."""
         while any(p.waiting for p in self._processes if p.alive):
             self._receive()
+
+    def drain(self) -> None:
+        """The same, and forget it."""
+        self.settle()
         self._outcomes.clear()
 
     def close(self) -> None:
