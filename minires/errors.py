@@ -1,6 +1,13 @@
 """The errors raised on purpose: one line that names the value and what was expected."""
 
-__all__ = ["DTypeError", "DataError", "GraphError", "NonFiniteError", "ShapeError"]
+__all__ = [
+    "DTypeError",
+    "DataError",
+    "GraphError",
+    "NonFiniteError",
+    "PictureError",
+    "ShapeError",
+]
 
 
 class ShapeError(ValueError):
@@ -17,6 +24,10 @@ class GraphError(RuntimeError):
 
 class DataError(ValueError):
     """A data or weight file that is missing, damaged or of another kind; the message names it."""
+
+
+class PictureError(DataError):
+    """A picture, or all of a class, that cannot be read, where that is a reason to stop."""
 
 
 class NonFiniteError(FloatingPointError):

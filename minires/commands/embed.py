@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..data import PictureLoader
+from ..data.pictures import printable
 from ..train import ConfigError, Loaded, Watch, embed, load_trained, picture_batches
-from ..train.evaluate import labelled_images
-from ..train.setup import eval_loader
+from ..train.evaluate import labelled_batches
 from ..weights import atomic_write
 from .options import (
     add_command,
@@ -56,22 +57,20 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError(f"--output: must end in .npy, got {given.output}")
     loaded = load_trained(given.source, **loading_options(given))
     skipped: dict[str, str] = {}
-    if given.images:
-        head, rows = ["file"], []
-        batches = _of_pictures(loaded, given.images, skipped, rows)
-    else:
-        options = {name: getattr(given, name) for name in ("data", "split", "limit", "download")}
-        images = labelled_images(given.source, loaded.card, **options)
-        names = images.classes
-        head = ["index", "class"]
-        rows = [[k, names[label]] for k, label in enumerate(images.labels.tolist())]
-        loader = eval_loader(images, loaded.card.mean, loaded.card.std)
-        batches = (x for x, _ in loader)
+    rows: list[list[Any]] = []
     watch = Watch(quiet=given.quiet)
     with watch.bar("images", None, delay=0.1) as bar:
-        vectors = embed(loaded, batches, bar.update)
+        if given.images:
+            batches = _of_pictures(loaded, given.images, skipped, rows)
+            vectors = embed(loaded, batches, bar.update)
+        else:
+            names = ("data", "split", "limit", "download")
+            options = {name: getattr(given, name) for name in names}
+            with labelled_batches(given.source, loaded.card, **options) as (images, loader):
+                vectors = embed(loaded, (x for x, _ in loader), bar.update)
+            rows, skipped = _of_data_set(images, loader)
     warn_skipped(skipped)
-    _write(path, vectors, [head, *rows])
+    _write(path, vectors, [["file"] if given.images else ["index", "class"], *rows])
     found = {"output": str(path), "rows": str(path.with_suffix(".csv"))}
     if given.json:
         print(json.dumps({**found, "shape": list(vectors.shape), "skipped": skipped}))
@@ -88,6 +87,16 @@ def _of_pictures(
     for files, images in picture_batches(loaded.card, paths, skipped):
         rows += [[file] for file in files]
         yield images
+
+
+def _of_data_set(images: Any, loader: Any) -> tuple[list[list[Any]], dict[str, str]]:
+    """What each row is of, and the pictures that have none because they cannot be read."""
+    skipped = loader.skipped if isinstance(loader, PictureLoader) else {}
+    rows = []
+    for k, label in enumerate(images.labels.tolist()):
+        if not skipped or printable(images.path(k)) not in skipped:
+            rows.append([k, images.classes[label]])
+    return rows, skipped
 
 
 def _write(path: Path, vectors: np.ndarray, rows: list[list[Any]]) -> None:

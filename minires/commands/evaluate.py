@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..train import ConfigError, Watch, draw_confusion, evaluate_source, format_report
-from .options import add_command, data_options, device_options, source_options
+from .options import add_command, data_options, device_options, source_options, warn_skipped
 
 __all__ = ["add", "run"]
 
@@ -47,6 +47,7 @@ def run(given: argparse.Namespace) -> int:
     if given.confusion is not None:
         names = [row["class"] for row in scores["classes"]]
         draw_confusion(Path(given.confusion), scores["confusion"], names, str(source))
+    warn_skipped(scores.get("skipped", {}))
     if given.json:
         print(json.dumps(scores))
         return 0

@@ -92,7 +92,7 @@ def data_options(parser: Parser) -> None:
     """Which images of which data set."""
     parser.add_argument("--data", metavar="DIR", help="folder of the data set, or its parent")
     parser.add_argument("--download", action="store_true", help="fetch the data when missing")
-    parser.add_argument("--split", default="test", metavar="test|train", help="default: test")
+    parser.add_argument("--split", default="test", metavar="test|train|val", help="default: test")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, PictureError
 from ..kernels.augment import gather_batch, pixel_table
 from ..kernels.random import Key, permutation
 from .picture_reader import PictureReader
 from .pictures import Pictures, printable
-from .task import Task
+from .task import Task, centre_share
 from .transforms import normalisation
 from .workers import InProcess, Workers
 
@@ -61,12 +61,12 @@ class PictureAugment:
 class PictureLoader:
     """Iterate over batches: (images float (b, size, size, 3), labels int64 (b,)).
 
-    With `augment` as it says, without it the central square of 7/8 of the shorter side. Images are
+    With `augment` as it says, without it the central square (see `centre_share`). Images are
     normalised by `mean` and `std` (3,), by default ImageNet's. A picture that cannot be read is
     left out, or with `stand_ins` replaced by the next one of its class. Without a `reader`,
     pictures are decoded in the caller; one reader serves one iteration at a time. `len()` is the
-    number of batches of a whole epoch. Raises DataError when there is no batch to give, or no
-    readable picture of a class.
+    number of batches of a whole epoch. Raises DataError when there is no batch to give,
+    PictureError when no picture of a class can be read.
     """
 
     def __init__(
@@ -110,6 +110,11 @@ class PictureLoader:
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """{file: what is wrong with it}, of all that the reader could not read so far."""
+        return {file: f"{file}: {reason}" for file, reason in self.reader.skipped.items()}
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch that iterations give from now on, and their first batch (to resume)."""
@@ -165,7 +170,8 @@ class PictureLoader:
         wanted.asked = list(islice(wanted.candidates, 1 + STAND_INS))
         if not wanted.asked:
             return
-        task = Task(wanted.slot, [pictures.path(i) for i in wanted.asked], self.size)
+        files = [pictures.path(i) for i in wanted.asked]
+        task = Task(wanted.slot, files, self.size, centre=centre_share(self.size))
         if augment:
             draw = self.seed, DRAW_STREAM, wanted.epoch, wanted.index
             task = task._replace(draw=draw, **vars(augment))
@@ -186,7 +192,7 @@ class PictureLoader:
             label = self.dataset.labels[wanted.index]
             name = printable(self.dataset.classes[label])
             count = len(self._members[label])
-            raise DataError(f"class {name!r}: none of its {count} pictures can be read")
+            raise PictureError(f"class '{name}': none of its {count} pictures can be read")
         return False
 
 

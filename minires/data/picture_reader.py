@@ -6,7 +6,7 @@ import os
 import tempfile
 from typing import Any
 
-from ..errors import DataError
+from ..errors import PictureError
 from .pictures import Pictures, printable
 from .task import Limits
 from .workers import InProcess, Workers
@@ -21,7 +21,7 @@ class PictureReader:
     `workers=0`, the caller.
 
     A picture that cannot be read, or of more than `max_pixels`, is remembered in `skipped` (file:
-    reason) when `on_bad` is "skip"; "stop" raises DataError. `cache` is a folder for shrunken
+    reason) when `on_bad` is "skip"; "stop" raises PictureError. `cache` is a folder for shrunken
     copies of large pictures. Close it, or use it in a `with` statement, to end the workers.
     """
 
@@ -83,10 +83,10 @@ class PictureReader:
             raise RuntimeError("PictureReader: closed, or in use by a newer iteration than this")
 
     def note(self, pictures: Pictures, index: int, reason: str) -> None:
-        """Remember a picture that cannot be read. Raises DataError if that means to stop."""
+        """Remember a picture that cannot be read. Raises PictureError if that means to stop."""
         path = printable(pictures.path(index))
         if self.on_bad == "stop":
-            raise DataError(f"{path}: {reason}")
+            raise PictureError(f"{path}: {reason}")
         self.skipped[path] = reason
 
     def close(self) -> None:

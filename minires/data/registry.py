@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError
 from .cifar import cifar10, cifar100, find_layout, parent_folder
 from .dataset import Dataset
 from .download import download as fetch_archive
+from .pictures import Pictures, picture_folder
 from .shapes import SIZES, shapes
 
 __all__ = ["dataset_names", "default_data_dir", "load_dataset"]
@@ -20,19 +22,24 @@ def _shapes(_data_dir: Path, split: str, limit: int | None) -> Dataset:
     return shapes(split, None if limit is None else min(limit, size))
 
 
-LOADERS: dict[str, Callable[..., Dataset]] = {
+def _folder(data_dir: Path, split: str, limit: int | None) -> Pictures:
+    return picture_folder(data_dir, split).spread(limit)
+
+
+LOADERS: dict[str, Callable[..., Any]] = {
     "shapes": _shapes,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "folder": _folder,
 }
-EMBEDDED = ("shapes",)  # these need no folder
+ARCHIVES = ("cifar10", "cifar100")  # these can be fetched
 
 
 def dataset_names() -> list[str]:
     """The names that `load_dataset` knows.
 
     >>> dataset_names()
-    ['shapes', 'cifar10', 'cifar100']
+    ['shapes', 'cifar10', 'cifar100', 'folder']
     """
     return list(LOADERS)
 
@@ -52,8 +59,9 @@ def load_dataset(
     *,
     mirrors: str | Sequence[str] | None = None,
     progress: bool = True,
-) -> Dataset:
-    """The `split` ("train" or "test") of a data set, or its first `limit` images.
+) -> Any:
+    """The `split` ("train" or "test") of a data set, or `limit` of its images: a `Dataset`, or
+    `Pictures` for "folder".
 
     `data_dir` is the folder of the files or its parent, by default `default_data_dir()`. With
     `download`, a set that is not there is fetched first (see `minires.data.download`). Raises
@@ -66,7 +74,7 @@ def load_dataset(
         known = ", ".join(LOADERS)
         raise ValueError(f"load_dataset: name is {name!r} but must be one of {known}")
     root = default_data_dir() if data_dir is None else Path(data_dir)
-    if download and name not in EMBEDDED:
+    if download and name in ARCHIVES:
         try:
             find_layout(name, root, split)
         except DataError:

@@ -10,7 +10,17 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Box", "Limits", "Outcome", "Task", "central_box", "crop_box", "philox", "uniforms"]
+__all__ = [
+    "Box",
+    "Limits",
+    "Outcome",
+    "Task",
+    "central_box",
+    "centre_share",
+    "crop_box",
+    "philox",
+    "uniforms",
+]
 
 RATIOS = (3 / 4, 4 / 3)  # width / height of random crops
 ATTEMPTS = 10  # at a random crop that fits, before a central one
@@ -97,6 +107,14 @@ def crop_box(width: int, height: int, area: float, numbers: Iterator[float]) -> 
     w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
+
+
+def centre_share(size: int) -> float:
+    """How much of the shorter side is looked at when measuring, for inputs of that size.
+
+    7/8 as in the evaluation of ImageNet's networks; small ones see all, as their data sets do.
+    """
+    return 0.875 if size > 64 else 1.0
 
 
 def central_box(width: int, height: int, share: float) -> Box:

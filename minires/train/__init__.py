@@ -16,7 +16,7 @@ from .pictures import find_pictures, picture_batches, read_image
 from .plots import draw_confusion
 from .predict import embed, predict
 from .report import class_report, format_report
-from .setup import Sets, load_sets, split_sets
+from .sets import Sets, load_sets, split_sets
 from .trainer import Trainer, train
 from .watch import Interrupted, Watch
 

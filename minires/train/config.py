@@ -22,27 +22,30 @@ from ..backend import PRECISIONS
 
 __all__ = ["RECIPES", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
 
-DATASETS = ("shapes", "cifar10", "cifar100")
+DATASETS = ("shapes", "cifar10", "cifar100", "folder")
 NORMALIZE = ("dataset", "imagenet", "half", "none")
 SCHEDULES = ("onecycle", "cosine", "step", "constant")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
+ON_BAD = ("skip", "stop")
+CLASS_WEIGHTS = ("none", "balanced")
 NEEDS = {"reset_head": "init", "freeze": "init", "freeze_bn": "init", "unfreeze_every": "freeze"}
 
 # One column an option, one row a data set; "lr" is for the row's optimizer and batch size.
 _COLUMNS = (
     *("model", "stem", "epochs", "batch_size"),
     *("optimizer", "lr", "weight_decay"),
-    *("schedule", "warmup", "augment"),
+    *("schedule", "warmup", "augment", "label_smoothing"),
 )
 RECIPES: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {
-        #          model       stem  epochs batch optim   lr   decay  schedule warmup augment
-        "shapes": ("resnet20", "cifar", 4, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, False),
-        "cifar10": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
-        "cifar100": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True),
+        #          model   stem  epochs batch optim   lr   decay  schedule warmup augment smoothing
+        "shapes": ("resnet20", "cifar", 4, 32, "adamw", 3e-3, 5e-4, "onecycle", 0.1, False, 0.0),
+        "cifar10": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True, 0.0),
+        "cifar100": ("resnet20", "cifar", 30, 128, "sgd", 0.2, 5e-4, "onecycle", 0.3, True, 0.0),
+        "folder": ("resnet18", "imagenet", 10, 32, "adamw", 1e-3, 0.05, "onecycle", 0.2, True, 0.1),
     }.items()
 }
 USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of an optimizer that is not the row's
@@ -112,10 +115,15 @@ class TrainConfig:
     schedule: str | None = _option(None, "course of the learning rate", choices=SCHEDULES)
     warmup: float | None = _option(None, "share of the steps that the rate rises", least=0, below=1)
     clip_norm: float | None = _option(None, "scale gradients down to this norm", above=0)
-    label_smoothing: float = _option(
-        0.0, "share of the target given to all classes", least=0, below=1
+    label_smoothing: float | None = _option(
+        None, "share of the target given to all classes", least=0, below=1
     )
-    augment: bool | None = _option(None, "shift by up to 4 pixels and flip the training images")
+    class_weights: str = _option(
+        "none", "weight of a class in the loss; balanced helps rare ones", choices=CLASS_WEIGHTS
+    )
+    augment: bool | None = _option(
+        None, "shift by up to 4 pixels (folder: crop and colour) and flip the training images"
+    )
     flip: bool = _option(True, "mirror images when augmenting")
     cutout: int = _option(0, "side of a square cut out of each training image, pixels", least=0)
     val_fraction: float = _option(
@@ -135,6 +143,26 @@ class TrainConfig:
         "float32", "of the numbers that convolutions multiply in training", choices=PRECISIONS
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
+    image_size: int = _option(224, "folder: side that pictures get, pixels", least=8)
+    crop_area: float = _option(
+        0.08, "folder: smallest share of a picture that a random crop has", above=0, most=1
+    )
+    color_jitter: float = _option(
+        0.2, "folder: change brightness, contrast and saturation up to this share", least=0, most=1
+    )
+    test_fraction: float = _option(
+        0.1, "folder: share of the pictures for the test, without test/", least=0, below=1
+    )
+    workers: int | None = _option(
+        None, "folder: processes that decode, 0 for none (one a core)", least=0
+    )
+    on_bad_picture: str = _option(
+        "skip", "folder: what to do with one that cannot be read", choices=ON_BAD
+    )
+    max_megapixels: float = _option(100.0, "folder: larger pictures count as such", above=0)
+    cache_pictures: str | None = _option(
+        None, "folder: keep shrunken copies of large pictures here", of="DIR"
+    )
 
     def resolved(self) -> TrainConfig:
         """The same with every `None` that has a default filled in, and every value checked."""
@@ -152,11 +180,27 @@ class TrainConfig:
         known = self.model is None or self.model in models.names()
         if not known and not str(self.model).startswith("wide_resnet"):  # those have numbers to it
             raise unknown("--model", self.model, models.names())
-        if self.early_stopping is not None and self.val_fraction == 0:
+        self._check_folder()
+        folder = self.dataset == "folder"  # may have val/
+        if self.early_stopping is not None and self.val_fraction == 0 and not folder:
             raise ConfigError("--early-stopping: needs a validation split, but --val-fraction is 0")
         for name, needed in NEEDS.items():
             if getattr(self, name) not in (None, False) and getattr(self, needed) is None:
                 raise ConfigError(f"{flag(name)}: means nothing without {flag(needed)}")
+
+    def _check_folder(self) -> None:
+        """Raise ConfigError for an option of folders without one, or one that they do not have."""
+        if self.dataset == "folder":
+            if self.cutout:
+                raise ConfigError("--cutout: not for --dataset folder")
+            if self.val_fraction + self.test_fraction >= 1:
+                both = f"{self.val_fraction} + {self.test_fraction}"
+                raise ConfigError(f"--val-fraction, --test-fraction: {both} leaves none to train")
+            return
+        for field in dataclasses.fields(self):
+            is_of_folders = field.metadata["help"].startswith("folder:")
+            if is_of_folders and getattr(self, field.name) != field.default:
+                raise ConfigError(f"{flag(field.name)}: only for --dataset folder")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -213,5 +257,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         raise ConfigError(f"{name}: must be at least {rules['least']}, got {value}")
     if "above" in rules and value <= rules["above"]:
         raise ConfigError(f"{name}: must be above {rules['above']}, got {value}")
+    if "most" in rules and value > rules["most"]:
+        raise ConfigError(f"{name}: must be at most {rules['most']}, got {value}")
     if "below" in rules and value >= rules["below"]:
         raise ConfigError(f"{name}: must be below {rules['below']}, got {value}")

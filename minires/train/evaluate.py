@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from .. import functional as F
 from .. import weights
 from ..autograd import no_grad
 from ..backend import to_device
-from ..data import Dataset
+from ..data import Dataset, PictureLoader, Pictures
 from ..errors import DataError, NonFiniteError
 from .config import NORMALIZE, ConfigError, TrainConfig, unknown
 from .folder import Card, RunFolder
 from .metrics import Tally
 from .report import class_report
-from .setup import build_model, choose_device, eval_loader, load_split, pixel_stats, set_threads
+from .sets import eval_loader, load_split, make_reader, pixel_stats
+from .setup import build_model, choose_device, set_threads
 from .step import count_correct
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
     "check_classes",
     "evaluate",
     "evaluate_source",
-    "labelled_images",
+    "labelled_batches",
     "load_trained",
 ]
 
@@ -48,7 +50,7 @@ def evaluate(
 
     The model is left in evaluation mode. `after_batch` gets each batch's size; `confusion`, int64
     (classes, classes), is raised by one an image at [its label, the answer]. Raises NonFiniteError
-    when the loss is NaN or infinite.
+    when the loss is NaN or infinite, DataError when there are no images.
     """
     model.eval()
     tally = Tally()
@@ -66,6 +68,8 @@ def evaluate(
             answers = to_device(logits.array.argmax(axis=1), "cpu")
             np.add.at(confusion, (to_device(target, "cpu"), answers), 1)
         after_batch(len(target))
+    if not tally.total:
+        raise DataError("evaluation: no image could be read")
     return tally
 
 
@@ -139,22 +143,25 @@ def evaluate_source(
     """
     loaded = load_trained(source, dataset=dataset, **options)
     card = loaded.card
-    images = labelled_images(source, card, data=data, split=split, limit=limit, download=download)
-    check_classes(card, images)
-    batches = eval_loader(images, card.mean, card.std)
-    counts = np.zeros((len(card.classes),) * 2, np.int64) if report else None
-    tally = evaluate(loaded.model, batches, loaded.device, after_batch, counts)
+    options = {"data": data, "split": split, "limit": limit, "download": download}
+    with labelled_batches(source, card, **options) as (images, batches):
+        check_classes(card, images)
+        counts = np.zeros((len(card.classes),) * 2, np.int64) if report else None
+        tally = evaluate(loaded.model, batches, loaded.device, after_batch, counts)
     by_class = {} if counts is None else class_report(counts, images.classes)
+    skipped = {"skipped": batches.skipped} if isinstance(batches, PictureLoader) else {}
     return {
         "accuracy": tally.accuracy,
         "correct": tally.correct,
         "total": tally.total,
         "loss": tally.loss,
         **by_class,
+        **skipped,
     }
 
 
-def labelled_images(
+@contextmanager
+def labelled_batches(
     source: str | Path,
     card: Card,
     *,
@@ -162,20 +169,22 @@ def labelled_images(
     split: str = "test",
     limit: int | None = None,
     download: bool = False,
-) -> Dataset:
-    """The images that the network of `card` is for; `data` is by default the folder that the run
-    `source` took them from.
+) -> Iterator[tuple[Any, Any]]:
+    """The images that the network of `card` is for, and their batches; `data` is by default the
+    folder that the run `source` took them from.
 
     Raises ConfigError when the card names no data set.
     """
     if not card.dataset:
         raise ConfigError(f"{source}: does not say which data it is for; give --dataset NAME")
-    if data is None and RunFolder(source).config.is_file():
-        data = TrainConfig.load(RunFolder(source).config).data
-    return load_split(card.dataset, data, split, limit, download)
+    run = RunFolder(source).config
+    config = TrainConfig.load(run) if run.is_file() else TrainConfig()
+    images = load_split(card.dataset, data or config.data, split, limit, download, config)
+    with make_reader(config) if isinstance(images, Pictures) else nullcontext() as reader:
+        yield images, eval_loader(images, card.mean, card.std, card.size, reader)
 
 
-def check_classes(card: Card, images: Dataset) -> None:
+def check_classes(card: Card, images: Dataset | Pictures) -> None:
     """Raise DataError when the network and the data set differ in the number of classes."""
     if len(card.classes) != len(images.classes):
         here = f"{card.model} with {len(card.classes)} classes"

@@ -4,6 +4,7 @@ what they are.
 config.json                       the options, and the versions and machine that ran them
 metrics.jsonl, timing.jsonl       a line an epoch
 curves.png                        the same, drawn
+skipped.txt                       pictures that could not be read, and why
 last.safetensors                  weights after the newest epoch, in PyTorch's names and layouts
 best.safetensors                  weights of the best epoch
 checkpoint[.previous].safetensors what resuming needs
@@ -92,6 +93,7 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.jsonl"
         self.timing = self.path / "timing.jsonl"
+        self.skipped = self.path / "skipped.txt"
         self.curves = self.path / "curves.png"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"

@@ -16,7 +16,7 @@ from .. import weights
 from ..errors import DataError
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .folder import Card, RunFolder
-from .metrics import Position, append_line, write_lines
+from .metrics import Position, append_line, replace_text, write_lines
 from .plots import draw_curves
 from .step import TrainStep
 from .watch import Watch
@@ -97,6 +97,15 @@ class Keeper:
         """Add an epoch to metrics.jsonl and timing.jsonl."""
         append_line(self.folder.metrics, record)
         append_line(self.folder.timing, timing)
+
+    def add_skipped(self, skipped: dict[str, str]) -> None:
+        """Keep the list of pictures that could not be read, with those of before a resumption."""
+        if not skipped:
+            return
+        file = self.folder.skipped
+        known = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = {*known, *(f"{path}: {reason}" for path, reason in skipped.items())}
+        replace_text(file, "".join(f"{line}\n" for line in sorted(lines)))
 
     def draw(self, at: Position, force: bool = False) -> None:
         """Draw curves.png, at most once a minute unless forced."""

@@ -10,7 +10,7 @@ import numpy as np
 from ..data import normalise
 from ..data.decode import do
 from ..data.pictures import ENDINGS, printable
-from ..data.task import Limits, Task
+from ..data.task import Limits, Task, centre_share
 from ..errors import DataError
 from .folder import Card
 
@@ -18,8 +18,6 @@ __all__ = ["find_pictures", "picture_batches", "read_image"]
 
 BATCH = 64  # pictures that go through the network together
 MAX_PIXELS = 100_000_000  # of a picture: more is a bomb, or takes too much memory
-WHOLE = 64  # pixels: images of up to this side are taken to the edge, as their data sets show them
-CENTRE = 0.875  # of the shorter side for larger ones, as in the evaluation of ImageNet's
 
 
 def read_image(path: str | Path, size: int) -> np.ndarray:
@@ -30,7 +28,7 @@ def read_image(path: str | Path, size: int) -> np.ndarray:
     damaged or enormous.
     """
     pixels = np.empty((size, size, 3), np.uint8)
-    task = Task(0, [str(path)], size, centre=1.0 if size <= WHOLE else CENTRE)
+    task = Task(0, [str(path)], size, centre=centre_share(size))
     outcome = do(task, Limits(MAX_PIXELS), pixels.reshape(-1).data)
     if not outcome.done:
         reason = outcome.reasons[0]

@@ -40,11 +40,13 @@ class TrainStep:
         schedule: Any,
         *,
         label_smoothing: float = 0.0,
+        class_weights: Any = None,
         clip_norm: float | None = None,
         precision: str = "float32",
     ) -> None:
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
-        self.label_smoothing, self.precision = label_smoothing, precision
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self.precision = precision
         self.clip_norm = math.inf if clip_norm is None else clip_norm
 
     def __call__(self, x: Any, target: Any) -> StepResult:
@@ -69,9 +71,10 @@ class TrainStep:
 
     def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
         self.optimizer.zero_grad()
+        smoothing = self.label_smoothing
         with precision(self.precision):
             logits = self.model(x)
-            loss = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+            loss = F.cross_entropy(logits, target, self.class_weights, label_smoothing=smoothing)
             loss.backward()
         return loss, logits
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import to_device
-from ..errors import DataError, NonFiniteError
+from ..errors import DataError, NonFiniteError, PictureError
 from ..kernels.memory import threads
 from .config import ConfigError, TrainConfig, flag
 from .evaluate import evaluate
@@ -22,11 +22,10 @@ from .finetune import Freezing, load_init, with_network_of_init
 from .folder import RunFolder
 from .keeper import Keeper
 from .metrics import Position, Tally, epoch_record, score_of
+from .sets import Sets, class_weights, load_sets
 from .setup import (
-    Sets,
     choose_device,
     choose_precision,
-    load_sets,
     make_model,
     make_optimizer,
     make_schedule,
@@ -37,7 +36,8 @@ from .watch import Interrupted, StopFlag, Watch, catch_signals, describe
 
 __all__ = ["Trainer", "train"]
 
-MOVABLE = ("data", "download", "device", "threads")  # what may change when a run is resumed
+LISTED = 10  # unreadable pictures named at the end of a run
+MOVABLE = ("data", "download", "device", "threads", "workers")  # these may change on resuming
 
 
 class Trainer:
@@ -79,8 +79,8 @@ class Trainer:
         watch: Watch | None = None,
         **changes: Any,
     ) -> Trainer:
-        """Go on with the run in `out`. Only data, download, device and threads may differ from its
-        config.json.
+        """Go on with the run in `out`. Only data, download, device, threads and workers may
+        differ from its config.json.
 
         Raises ConfigError for another change, DataError when there is nothing whole to go on from.
         """
@@ -120,13 +120,18 @@ class Trainer:
             self.model,
             optimizer,
             make_schedule(config, optimizer, self.epochs * len(self.loader)),
-            label_smoothing=config.label_smoothing,
+            label_smoothing=config.label_smoothing or 0.0,
+            class_weights=self._class_weights(),
             clip_norm=config.clip_norm,
             precision=choose_precision(config.precision),
         )
         images = len(self.sets.train)
         self.keeper = Keeper(folder, self.step, self.card, images, self.watch)
         self.position = Position()
+
+    def _class_weights(self) -> Any:
+        weights = class_weights(self.config, self.sets)
+        return None if weights is None else to_device(weights, self.device)
 
     def _begin(self) -> None:
         """What a run does before its first step, and a resumed one does not."""
@@ -140,17 +145,25 @@ class Trainer:
         """Train to the end, or to the end of an epoch, and return the summary.
 
         SIGINT and SIGTERM save and raise Interrupted. Raises NonFiniteError for a NaN or infinite
-        loss or gradient, DataError when the folder can no longer be written; the weights of
-        the last good step stay in the folder.
+        loss or gradient, DataError when the folder can no longer be written, PictureError when a
+        picture cannot be read and that means to stop; the weights of the last good step stay in
+        the folder.
         """
         self.keeper.begin()
         self.watch.say(self._introduction())
+        if getattr(self.sets.train, "ignored", 0):
+            self.watch.say(f"{self.sets.train.ignored} hidden or foreign files ignored")
         until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
         try:
             self._run_until(until)
+        except PictureError:
+            raise
         except (OSError, DataError) as error:  # a full disk, lost permission
             kept = f"its newest checkpoint is whole: minires train --resume {self.folder.path}"
             raise DataError(f"cannot save the run: {error}; {kept}") from error
+        finally:
+            self.sets.close()
+        self._list_skipped()
         return self.summary()
 
     def _run_until(self, until: int) -> None:
@@ -162,9 +175,19 @@ class Trainer:
             except Interrupted:
                 self.keeper.save_weights(self.position)
                 self.keeper.checkpoint(self.position)
+                self.keeper.add_skipped(self.sets.skipped)
                 self.keeper.draw(self.position, force=True)
                 raise
             self.keeper.draw(self.position, force=True)
+
+    def _list_skipped(self) -> None:
+        skipped = self.sets.skipped
+        if not skipped:
+            return
+        where = self.folder.skipped
+        self.watch.say(f"pictures that cannot be read: {len(skipped)}, all of them in {where}")
+        for path in sorted(skipped)[:LISTED]:
+            self.watch.say(f"  {path}: {skipped[path]}")
 
     def _introduction(self) -> str:
         counts = {"training": self.sets.train, "validation": self.sets.val, "test": self.sets.test}
@@ -180,6 +203,7 @@ class Trainer:
         self.freezing.train(at.epoch)
         self.loader.set_epoch(at.epoch, start_batch=at.batch)
         title, clock = f"epoch {at.epoch + 1}/{self.epochs}", time.perf_counter()
+        self._cpu = self.sets.cpu_seconds()
         with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
             for x, target in self.loader:
                 self._learn(to_device(x, self.device), to_device(target, self.device))
@@ -205,6 +229,7 @@ class Trainer:
 
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
+        timing = self._timing(epoch)
         val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
         score = score_of(at.tally, val, by_loss=self.config.early_stopping is not None)
         better = at.best is None or score > at.best
@@ -217,8 +242,6 @@ class Trainer:
             with self.keeper.best_weights() if goes_back else nullcontext():
                 test = self._measure("test", self.sets.test, stop)
         record = epoch_record(epoch, at.step, at.rate, at.tally, val, test)
-        rate = round(at.tally.total / at.seconds, 2)
-        timing = {"epoch": epoch, "img_per_s": rate, "seconds": round(at.seconds, 3)}
 
         at.epoch, at.batch, at.tally, at.seconds, at.finished = epoch, 0, Tally(), 0.0, last
         at.best, at.best_epoch = (score if better else at.best), best_epoch
@@ -230,8 +253,19 @@ class Trainer:
             self.keeper.save_weights(at)
         self.keeper.checkpoint(at)
         self.keeper.add_lines(record, timing)
-        self.watch.say(describe(record, self.epochs, rate))
+        self.keeper.add_skipped(self.sets.skipped)
+        self.watch.say(describe(record, self.epochs, timing["img_per_s"]))
         self.keeper.draw(at)
+
+    def _timing(self, epoch: int) -> dict[str, Any]:
+        """The line of timing.jsonl for the training steps of an epoch."""
+        at = self.position
+        rate = round(at.tally.total / at.seconds, 2)
+        timing = {"epoch": epoch, "img_per_s": rate, "seconds": round(at.seconds, 3)}
+        if self.sets.reader is not None:
+            decoding, total = (b - a for a, b in zip(self._cpu, self.sets.cpu_seconds()))
+            timing["decode_cpu_share"] = round(decoding / total, 4)
+        return timing
 
     def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
         with self.watch.bar(name, len(dataset)) as bar:
@@ -255,7 +289,8 @@ class Trainer:
     def summary(self) -> dict[str, Any]:
         """The last record of metrics.jsonl with what concerns the whole run; plain values."""
         named = {"model": self.config.model, "dataset": self.config.dataset}
-        return {"out": str(self.folder.path), **named, **self.position.summary()}
+        more = {} if self.sets.reader is None else {"skipped": len(self.sets.skipped)}
+        return {"out": str(self.folder.path), **named, **self.position.summary(), **more}
 
 
 def train(

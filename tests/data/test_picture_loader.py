@@ -68,7 +68,7 @@ def test_what_a_batch_holds(pictures: Pictures):
     loader = PictureLoader(pictures, 3, size=SIZE, mean=[0, 0, 0], std=[1, 1, 1])
     images, labels = next(iter(loader))
     assert labels.tolist() == [0]  # two of three are damaged
-    seen = read_picture(pictures.path(0), Task(0, [], SIZE), Limits(10**6))
+    seen = read_picture(pictures.path(0), Task(0, [], SIZE, centre=1.0), Limits(10**6))
     expected = normalise(np.asarray(seen)[None], [0, 0, 0], [1, 1, 1])
     np.testing.assert_array_equal(images, expected)
 

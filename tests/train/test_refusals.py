@@ -18,7 +18,7 @@ from minires.train import (
     split_sets,
     train,
 )
-from minires.train.setup import check_images
+from minires.train.sets import check_images
 from minires.weights import load_file
 
 from .conftest import MakeTrainer, assert_same, quiet, results, toy_images
