@@ -12,7 +12,7 @@ __all__: list[str] = []
 
 
 def test_names() -> None:
-    assert dataset_names() == ["shapes", "cifar10", "cifar100"]
+    assert dataset_names() == ["shapes", "cifar10", "cifar100", "folder"]
     with pytest.raises(
         ValueError, match=r"name is 'mnist' but must be one of shapes, cifar10, cifar100"
     ):
