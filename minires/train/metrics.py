@@ -99,6 +99,11 @@ class Position:
         """The inverse of `dataclasses.asdict`."""
         return cls(**{**values, "tally": Tally(**values["tally"])})
 
+    def timing(self) -> dict[str, Any]:
+        """The line of timing.jsonl for the training batches of the epoch under way."""
+        rate = round(self.tally.total / self.seconds, 2)
+        return {"epoch": self.epoch + 1, "img_per_s": rate, "seconds": round(self.seconds, 3)}
+
     def summary(self) -> dict[str, Any]:
         """The last record, and what concerns the whole run."""
         seconds = sum(t["seconds"] for t in self.timings)

@@ -103,6 +103,13 @@ class Sets:
         elsewhere = self.reader.seconds if self.reader.workers else 0.0
         return self.reader.seconds, time.process_time() + elsewhere
 
+    def decode_share(self, before: tuple[float, float]) -> dict[str, float]:
+        """What decoding took of the CPU time since `before`, for timing.jsonl; {} without files."""
+        if self.reader is None:
+            return {}
+        decoding, total = (b - a for a, b in zip(before, self.cpu_seconds()))
+        return {"decode_cpu_share": round(decoding / total, 4)}
+
     def close(self) -> None:
         """End the worker processes, if there are any."""
         if self.reader is not None:

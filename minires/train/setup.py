@@ -1,14 +1,15 @@
-"""From options to objects: device, network, optimiser and schedule of a `TrainConfig`."""
+"""From options to objects: device, network, optimiser, schedule and step of a `TrainConfig`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .. import models, optim, random
-from ..backend import resolve_device, resolve_precision
+from ..backend import resolve_device, resolve_precision, to_device
 from ..kernels import memory
 from .config import DEVICES, ConfigError, TrainConfig, unknown
 from .finetune import parameter_groups
+from .step import TrainStep
 
 __all__ = [
     "build_model",
@@ -17,6 +18,7 @@ __all__ = [
     "make_model",
     "make_optimizer",
     "make_schedule",
+    "make_step",
     "set_threads",
 ]
 
@@ -96,3 +98,19 @@ def make_schedule(config: TrainConfig, optimizer: Any, steps: int) -> Any:
     elif config.schedule == "step":
         after = optim.MultiStepLR(optimizer, [steps // 2 - rising, steps * 3 // 4 - rising])
     return optim.WarmupLR(after, rising, 0.1 if rising else 1.0)
+
+
+def make_step(
+    config: TrainConfig, model: Any, steps: int, class_weights: Any, device: str
+) -> TrainStep:
+    """A step of a run of `steps`; class_weights (k,) or None."""
+    optimizer = make_optimizer(config, model)
+    return TrainStep(
+        model,
+        optimizer,
+        make_schedule(config, optimizer, steps),
+        label_smoothing=config.label_smoothing or 0.0,
+        class_weights=None if class_weights is None else to_device(class_weights, device),
+        clip_norm=config.clip_norm,
+        precision=choose_precision(config.precision),
+    )

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..backend import to_device
 from ..errors import DataError, NonFiniteError, PictureError
-from ..kernels.memory import threads
 from .config import ConfigError, TrainConfig, flag
 from .evaluate import evaluate
 from .finetune import Freezing, load_init, with_network_of_init
@@ -23,20 +22,19 @@ from .folder import RunFolder
 from .keeper import Keeper
 from .metrics import Position, Tally, epoch_record, score_of
 from .sets import Sets, class_weights, load_sets
-from .setup import (
-    choose_device,
-    choose_precision,
-    make_model,
-    make_optimizer,
-    make_schedule,
-    set_threads,
+from .setup import choose_device, make_model, make_step, set_threads
+from .watch import (
+    Interrupted,
+    StopFlag,
+    Watch,
+    catch_signals,
+    describe,
+    introduction,
+    skipped_lines,
 )
-from .step import TrainStep
-from .watch import Interrupted, StopFlag, Watch, catch_signals, describe
 
 __all__ = ["Trainer", "train"]
 
-LISTED = 10  # unreadable pictures named at the end of a run
 MOVABLE = ("data", "download", "device", "threads", "workers")  # these may change on resuming
 
 
@@ -115,23 +113,12 @@ class Trainer:
         self.freezing = Freezing(
             self.model, config.freeze, config.unfreeze_every, statistics=config.freeze_bn
         )
-        optimizer = make_optimizer(config, self.model)
-        self.step = TrainStep(
-            self.model,
-            optimizer,
-            make_schedule(config, optimizer, self.epochs * len(self.loader)),
-            label_smoothing=config.label_smoothing or 0.0,
-            class_weights=self._class_weights(),
-            clip_norm=config.clip_norm,
-            precision=choose_precision(config.precision),
-        )
+        weights = class_weights(config, self.sets)
+        steps = self.epochs * len(self.loader)
+        self.step = make_step(config, self.model, steps, weights, self.device)
         images = len(self.sets.train)
         self.keeper = Keeper(folder, self.step, self.card, images, self.watch)
         self.position = Position()
-
-    def _class_weights(self) -> Any:
-        weights = class_weights(self.config, self.sets)
-        return None if weights is None else to_device(weights, self.device)
 
     def _begin(self) -> None:
         """What a run does before its first step, and a resumed one does not."""
@@ -150,9 +137,8 @@ class Trainer:
         the folder.
         """
         self.keeper.begin()
-        self.watch.say(self._introduction())
-        if getattr(self.sets.train, "ignored", 0):
-            self.watch.say(f"{self.sets.train.ignored} hidden or foreign files ignored")
+        what = self.config, self.model, self.sets, self.device
+        self.watch.say(f"{introduction(*what)}; {self.folder.path}")
         until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
         try:
             self._run_until(until)
@@ -163,7 +149,8 @@ class Trainer:
             raise DataError(f"cannot save the run: {error}; {kept}") from error
         finally:
             self.sets.close()
-        self._list_skipped()
+        for line in skipped_lines(self.sets.skipped, self.folder.skipped):
+            self.watch.say(line)
         return self.summary()
 
     def _run_until(self, until: int) -> None:
@@ -179,24 +166,6 @@ class Trainer:
                 self.keeper.draw(self.position, force=True)
                 raise
             self.keeper.draw(self.position, force=True)
-
-    def _list_skipped(self) -> None:
-        skipped = self.sets.skipped
-        if not skipped:
-            return
-        where = self.folder.skipped
-        self.watch.say(f"pictures that cannot be read: {len(skipped)}, all of them in {where}")
-        for path in sorted(skipped)[:LISTED]:
-            self.watch.say(f"  {path}: {skipped[path]}")
-
-    def _introduction(self) -> str:
-        counts = {"training": self.sets.train, "validation": self.sets.val, "test": self.sets.test}
-        images = ", ".join(f"{len(some):,} {name}" for name, some in counts.items() if some)
-        size = sum(p.size for p in self.model.parameters())
-        count = "1 thread" if threads() == 1 else f"{threads()} threads"
-        device = count if self.device == "cpu" else self.device
-        network = f"{self.config.model} ({size:,} parameters)"
-        return f"{network} on {self.config.dataset}: {images} images; {device}; {self.folder.path}"
 
     def _train_epoch(self, stop: StopFlag) -> None:
         at = self.position
@@ -229,7 +198,7 @@ class Trainer:
 
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
-        timing = self._timing(epoch)
+        timing = self.position.timing() | self.sets.decode_share(self._cpu)
         val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
         score = score_of(at.tally, val, by_loss=self.config.early_stopping is not None)
         better = at.best is None or score > at.best
@@ -256,16 +225,6 @@ class Trainer:
         self.keeper.add_skipped(self.sets.skipped)
         self.watch.say(describe(record, self.epochs, timing["img_per_s"]))
         self.keeper.draw(at)
-
-    def _timing(self, epoch: int) -> dict[str, Any]:
-        """The line of timing.jsonl for the training steps of an epoch."""
-        at = self.position
-        rate = round(at.tally.total / at.seconds, 2)
-        timing = {"epoch": epoch, "img_per_s": rate, "seconds": round(at.seconds, 3)}
-        if self.sets.reader is not None:
-            decoding, total = (b - a for a, b in zip(self._cpu, self.sets.cpu_seconds()))
-            timing["decode_cpu_share"] = round(decoding / total, 4)
-        return timing
 
     def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
         with self.watch.bar(name, len(dataset)) as bar:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["Interrupted", "StopFlag", "Watch", "catch_signals", "describe"]
+from ..kernels.memory import threads
+
+__all__ = [
+    "Interrupted",
+    "StopFlag",
+    "Watch",
+    "catch_signals",
+    "describe",
+    "introduction",
+    "skipped_lines",
+]
+
+LISTED = 10  # unreadable pictures named at the end of a run
 
 
 class Interrupted(KeyboardInterrupt):
@@ -97,6 +110,26 @@ class Watch:
         finally:
             self._bar.close()
             self._bar = None
+
+
+def introduction(config: Any, model: Any, sets: Any, device: str) -> str:
+    """What is about to be trained, on what and where."""
+    splits = {"training": sets.train, "validation": sets.val, "test": sets.test}
+    images = ", ".join(f"{len(some):,} {name}" for name, some in splits.items() if some)
+    ignored = getattr(sets.train, "ignored", 0)
+    images += f" images ({ignored} hidden or foreign files ignored)" if ignored else " images"
+    size = sum(p.size for p in model.parameters())
+    if device == "cpu":
+        device = "1 thread" if threads() == 1 else f"{threads()} threads"
+    return f"{config.model} ({size:,} parameters) on {config.dataset}: {images}; {device}"
+
+
+def skipped_lines(skipped: Mapping[str, str], where: Path) -> Iterator[str]:
+    """The pictures that could not be read, the first of them by name."""
+    if skipped:
+        yield f"pictures that cannot be read: {len(skipped)}, all of them in {where}"
+    for path in sorted(skipped)[:LISTED]:
+        yield f"  {path}: {skipped[path]}"
 
 
 def describe(record: dict[str, Any], epochs: int, img_per_s: float) -> str:
