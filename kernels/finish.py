@@ -17,7 +17,7 @@ from .dispatch import array_module
 from .isa import ISA
 from .simd import INT64, Lanes, vector_function
 
-__all__ = ["NOTHING", "Finish", "finish_array", "finish_numbers", "prepare_finish"]
+__all__ = ["NOTHING", "Finish", "finish_array", "finish_numbers", "finish_vector", "prepare_finish"]
 
 WIDTH = ISA.width or 1  # channels in a vector
 
@@ -52,25 +52,32 @@ def prepare_finish(k: int, b: Any, residual: Any, relu: bool) -> tuple[Finish, t
     return Finish(bias.ctypes.data, address, relu), (bias, kept)
 
 
-def _finish(lanes: Lanes, y: Any, bias: Any, residual: Any, relu: Any, mask: Any) -> None:
-    total = lanes.add(lanes.load(y, mask), lanes.load(bias, mask))
+def finish_vector(
+    lanes: Lanes, y: Any, relu: Any, bias: Any, residual: Any = None, mask: Any = None
+) -> Any:
+    """The vector y plus those at the addresses `bias` and `residual`, clamped if `relu` is not 0:
+    the instructions, for the body of a vector function.
+    """
+    builder = lanes.builder
+    total = lanes.add(y, lanes.load(bias, mask))
     if residual is not None:
         total = lanes.add(total, lanes.load(residual, mask))
-    builder = lanes.builder
     clamps = builder.icmp_signed("!=", relu, INT64(0))
     least = builder.select(clamps, lanes.constant(0.0), lanes.constant(-np.inf))
     below = builder.fcmp_ordered("<", total, least)  # never for NaN, which stays
-    lanes.store(builder.select(below, least, total), y, mask)
+    return builder.select(below, least, total)
 
 
-def add_bias(lanes, y, bias, relu, count=None):
+def add_bias(lanes, y, relu, bias, count=None):
     """y = max(y + bias, least)"""
-    _finish(lanes, y, bias, None, relu, lanes.first(count))
+    mask = lanes.first(count)
+    lanes.store(finish_vector(lanes, lanes.load(y, mask), relu, bias, None, mask), y, mask)
 
 
-def add_both(lanes, y, bias, residual, relu, count=None):
+def add_both(lanes, y, relu, bias, residual, count=None):
     """y = max(y + bias + residual, least)"""
-    _finish(lanes, y, bias, residual, relu, lanes.first(count))
+    mask = lanes.first(count)
+    lanes.store(finish_vector(lanes, lanes.load(y, mask), relu, bias, residual, mask), y, mask)
 
 
 _add_bias = vector_function(WIDTH)(add_bias)
@@ -89,12 +96,12 @@ def finish_numbers(finish, y, start, first, count):
     if finish.residual:
         residual = finish.residual + 4 * first
         for i in range(0, whole, WIDTH):
-            _add_both(to + 4 * i, bias + 4 * i, residual + 4 * i, relu)
+            _add_both(to + 4 * i, relu, bias + 4 * i, residual + 4 * i)
         if whole < count:
             at = 4 * whole
-            _add_both_end(to + at, bias + at, residual + at, relu, count - whole)
+            _add_both_end(to + at, relu, bias + at, residual + at, count - whole)
         return
     for i in range(0, whole, WIDTH):
-        _add_bias(to + 4 * i, bias + 4 * i, relu)
+        _add_bias(to + 4 * i, relu, bias + 4 * i)
     if whole < count:
-        _add_bias_end(to + 4 * whole, bias + 4 * whole, relu, count - whole)
+        _add_bias_end(to + 4 * whole, relu, bias + 4 * whole, count - whole)

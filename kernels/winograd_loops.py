@@ -25,7 +25,6 @@ from .winograd_tiles import (
     CHANNELS,
     TABLES,
     WIDTH,
-    finish_tiles,
     streams,
     tile_count,
     transform_gradients,
@@ -78,7 +77,7 @@ def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
     u_plane = plane_bytes(s.c * k)
     count = tile_count(s)
     chunks = (count + tiles - 1) // tiles
-    streaming = streams(s, y) and not finish.bias
+    streaming = streams(s, y)
     for worker in numba.prange(workers):
         table = scratch + worker * worker_bytes
         zeros = table + 4 * TABLES
@@ -100,11 +99,9 @@ def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
                         s.c, 4 * c, 4, 4 * width, 4 * m_width,
                     )  # fmt: skip
                 transform_products(
-                    s, m, plane, 4 * m_width, table, unread, y, streaming, first, last,
+                    s, m, plane, 4 * m_width, table, unread, y, streaming, finish, first, last,
                     block * BLOCK, width,
                 )  # fmt: skip
-                if finish.bias:
-                    finish_tiles(s, finish, y, first, last, block * BLOCK, width)
         _fence()
 
 

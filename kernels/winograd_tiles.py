@@ -26,7 +26,7 @@ from .isa import ISA
 from .microkernel import round_up
 from .simd import INT64, vector_function
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "finish_tiles", "streams", "tile_count"]
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "streams", "tile_count"]
 __all__ += ["transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
@@ -71,6 +71,8 @@ _image_end = vector_function(WIDTH, optional=True)(transforms.image_tile)
 _output = vector_function(WIDTH)(transforms.output_tile)
 _output_end = vector_function(WIDTH, optional=True)(transforms.output_tile)
 _output_line = vector_function(WIDTH)(transforms.output_line)
+_biased_line = vector_function(WIDTH)(transforms.biased_line)
+_added_line = vector_function(WIDTH)(transforms.added_line)
 _gradient = vector_function(WIDTH)(transforms.gradient_tile)
 _gradient_end = vector_function(WIDTH, optional=True)(transforms.gradient_tile)
 _pixels36 = vector_function(WIDTH)(_list_pixels(6))
@@ -167,30 +169,48 @@ def streams(s, y):
 
 
 @numba.njit(nogil=True)
-def transform_products(s, m, plane, row, table, unread, y, streaming, first, last, start, width):
-    """y = Aᵀ m A for the output tiles first … last - 1, channels start … start + width - 1."""
+def _stream_products(s, m, plane, row, table, y, finish, first, last, start, stop):
+    """The same where each vector of outputs is a cache line, finished on the way."""
+    relu, residual = int(finish.relu), finish.residual - y
+    for t in range(first, last):
+        _list_outputs(s, y, t, y, table)
+        tile = m + (t - first) * row
+        if finish.residual:
+            for k in range(start, stop, WIDTH):
+                line, bias = tile + 4 * (k - start), finish.bias + 4 * k
+                _added_line(line, plane, table, 4 * k, relu, bias, residual)
+        elif finish.bias:
+            for k in range(start, stop, WIDTH):
+                line, bias = tile + 4 * (k - start), finish.bias + 4 * k
+                _biased_line(line, plane, table, 4 * k, relu, bias)
+        else:
+            for k in range(start, stop, WIDTH):
+                _output_line(tile + 4 * (k - start), plane, table, 4 * k)
+
+
+@numba.njit(nogil=True)
+def transform_products(
+    s, m, plane, row, table, unread, y, streaming, finish, first, last, start, width
+):
+    """y = Aᵀ m A for the output tiles first … last - 1, channels start … start + width - 1, and
+    what `finish` adds.
+    """
     stop = min(start + width, s.k)
+    if streaming:
+        _stream_products(s, m, plane, row, table, y, finish, first, last, start, stop)
+        return
     whole = stop // WIDTH * WIDTH
     for t in range(first, last):
         _list_outputs(s, y, t, unread, table)
         tile = m + (t - first) * row
-        if streaming:
-            for k in range(start, stop, WIDTH):
-                _output_line(tile + 4 * (k - start), plane, table, 4 * k)
-            continue
         for k in range(start, whole, WIDTH):
             _output(tile + 4 * (k - start), plane, table, 4 * k)
         if whole < stop:
             _output_end(tile + 4 * (whole - start), plane, table, 4 * whole, stop - whole)
-
-
-@numba.njit(nogil=True)
-def finish_tiles(s, finish, y, first, last, start, width):
-    """Bias, residual and ReLU of the output tiles first … last - 1, channels as above."""
-    width = min(width, s.k - start)
-    for t in range(first, last):
+        if not finish.bias:
+            continue
         n, top, left = _corner(s, t)
         for i in range(top, min(top + 4, s.p)):
             for j in range(left, min(left + 4, s.q)):
                 pixel = (n * s.p + i) * s.q + j
-                finish_numbers(finish, y, start, pixel * s.k + start, width)
+                finish_numbers(finish, y, start, pixel * s.k + start, stop - start)

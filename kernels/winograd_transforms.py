@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from .finish import finish_vector
 from .simd import Lanes
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "BT",
     "POINTS",
     "G",
+    "added_line",
+    "biased_line",
     "convolution",
     "gradient_tile",
     "image_tile",
@@ -204,9 +207,26 @@ def output_tile(lanes, m, plane, table, offset, count=None):
 
 def output_line(lanes, m, plane, table, offset):
     """The same, past the caches: a vector must be a cache line."""
-    tile = transform(lanes, AT, _load_tile(lanes, lanes.steps(m, plane, 36), None))
-    for vector, place in zip((v for row in tile for v in row), _listed(lanes, table, 16, offset)):
+    for vector, place in _outputs(lanes, m, plane, table, offset):
         lanes.stream(vector, place)
+
+
+def biased_line(lanes, m, plane, table, offset, relu, bias):
+    """The same plus the vector at the address `bias`, with ReLU if `relu` is not 0."""
+    for vector, place in _outputs(lanes, m, plane, table, offset):
+        lanes.stream(finish_vector(lanes, vector, relu, bias), place)
+
+
+def added_line(lanes, m, plane, table, offset, relu, bias, residual):
+    """The same plus the residual, which is `residual` bytes from the output."""
+    for vector, place in _outputs(lanes, m, plane, table, offset):
+        added = lanes.offset(place, residual)
+        lanes.stream(finish_vector(lanes, vector, relu, bias, added), place)
+
+
+def _outputs(lanes: Lanes, m: Any, plane: Any, table: Any, offset: Any) -> Any:
+    tile = transform(lanes, AT, _load_tile(lanes, lanes.steps(m, plane, 36), None))
+    return zip((v for row in tile for v in row), _listed(lanes, table, 16, offset))
 
 
 def gradient_tile(lanes, table, ahead, offset, to, plane, count=None):

@@ -75,8 +75,18 @@ def test_every_number_of_outputs(rng, plan, k):
 
 
 @plans
-def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, plan):
-    arrays = draw(rng, 5, 13, 13, 20, 70)
+@pytest.mark.parametrize("k", [16, 48, 144])
+@pytest.mark.parametrize("parts", list(product((True, False), repeat=3)))
+def test_whole_vectors_and_tiles(rng, plan, k, parts):
+    """Which Winograd writes past the caches."""
+    x, w, b, residual = draw(rng, 6, 12, 16, 5, k)
+    check(plan, x, w, b if parts[0] else None, residual if parts[1] else None, parts[2])
+
+
+@plans
+@pytest.mark.parametrize(("size", "k"), [((13, 13), 70), ((12, 12), 64)])
+def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, plan, size, k):
+    arrays = draw(rng, 5, *size, 20, k)
     before, results = threads(), []
     for count in sorted({1, before}):
         set_threads(count)
