@@ -131,7 +131,10 @@ def test_predict_csv_of_a_folder(run: Run, finished: Path, tmp_path: Path):
     assert rows[0] == ["file", "rank", "class", "probability"]
     assert [row[:2] for row in rows[1:]] == [[str(tmp_path / "a, b.png"), rank] for rank in "12"]
     assert float(rows[1][3]) >= float(rows[2][3]) > 0
-    code, out, _ = run("predict", finished, tmp_path, "--json")
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"kind {k}\n" for k in range(10)))
+    code, out, _ = run("predict", finished, tmp_path, "--class-names", names, "--json")
+    assert json.loads(out)["images"][0]["predictions"][0]["class"].startswith("kind ")
     assert list(json.loads(out)["skipped"]) == [str(damaged)]
 
 

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..train import config as settings
@@ -85,7 +86,9 @@ def loading_options(given: argparse.Namespace) -> dict[str, Any]:
     """What `load_trained` is to be told of these options."""
     names = ("model", "stem", "dataset", "normalize", "which", "device", "threads")
     options = {name: getattr(given, name) for name in names}
-    return {**options, "size": getattr(given, "size", None)}
+    file = getattr(given, "class_names", None)
+    lines = None if file is None else Path(file).read_text(encoding="utf-8").splitlines()
+    return {**options, "size": getattr(given, "size", None), "classes": lines}
 
 
 def data_options(parser: Parser) -> None:

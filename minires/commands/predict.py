@@ -38,6 +38,8 @@ def add(commands: Any) -> None:
         help="classes shown (5)",
     )
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side that pictures get")
+    text = "names of the classes, a line each, where the weights do not say them"
+    parser.add_argument("--class-names", metavar="FILE", help=text)
     text = "print lines of file,rank,class,probability instead"
     parser.add_argument("--csv", action="store_true", help=text)
 

@@ -98,9 +98,10 @@ def load_trained(
     """The network of a run folder (its last or best weights), or of a weight file, ours or
     PyTorch's.
 
-    What is given here wins over what the file says; a file that does not say needs `model`, and
-    `normalize` or `dataset`. Raises DataError for a file that is missing, damaged or of another
-    model, ConfigError for what cannot be known.
+    What is given here wins over what the file says; a file that says nothing needs `normalize` or
+    `dataset`, and `model` unless its tensors show which one it is. classes: their names. Raises
+    DataError for a file that is missing, damaged or of another model, ConfigError for what cannot
+    be known.
     """
     _check_options(model=model, stem=stem, dataset=dataset, normalize=normalize, size=size)
     device = choose_device(device)
@@ -109,12 +110,17 @@ def load_trained(
     if path.is_dir():
         path = _weights_of(path, which)
     file = weights.load_file(path)
-    given = {"model": model, "stem": stem, "dataset": dataset, "classes": classes, "size": size}
+    given = {"model": model, "stem": stem, "dataset": dataset, "size": size}
     given = {name: value for name, value in given.items() if value is not None}
     if "arguments" in file.metadata:
         card = dataclasses.replace(Card.from_metadata(file.metadata, path), **given)
     else:
         card = _foreign_card(file, path, given, bool(normalize))
+    if classes is not None:
+        if len(classes) != len(card.classes):
+            count = f"{len(classes)} names, but {path} has {len(card.classes)} classes"
+            raise ConfigError(f"--class-names: {count}")
+        card = dataclasses.replace(card, classes=list(classes))
     if normalize is not None or not card.mean:
         mean, std = pixel_stats(normalize or "dataset", card.dataset)
         card = dataclasses.replace(card, mean=mean.tolist(), std=std.tolist())
@@ -210,8 +216,11 @@ def _weights_of(path: Path, which: str) -> Path:
 
 
 def _foreign_card(file: Any, path: Path, given: dict[str, Any], normalized: bool) -> Card:
-    """What the caller says about a file that says nothing about itself."""
-    if "model" not in given:
+    """What the caller says about a file that says nothing about itself, and what its tensors look
+    like.
+    """
+    like = weights.guess(file.arrays)
+    if "model" not in given and like is None:
         raise ConfigError(f"{path}: does not say which network it is of; give --model NAME")
     if "dataset" not in given and not normalized:
         choices = ", ".join(NORMALIZE)
@@ -220,7 +229,10 @@ def _foreign_card(file: Any, path: Path, given: dict[str, Any], normalized: bool
         )
     outputs = [array.shape[0] for array in file.arrays.values() if array.ndim == 2]
     classes = [str(k) for k in range(outputs[-1] if outputs else 10)]
-    size = 224 if len(classes) == 1000 else 32
-    stem = "cifar" if size == 32 else None
-    known = {"stem": stem, "classes": classes, "mean": (), "std": (), "size": size}
+    if like is None:
+        large, model = len(classes) == 1000, ""
+    else:
+        large, model = like.stem == "imagenet", like.model
+    known = {"model": model, "classes": classes, "mean": (), "std": ()}
+    known |= {"stem": None if large else "cifar", "size": 224 if large else 32}
     return Card(**{**known, **given})

@@ -112,6 +112,19 @@ def test_a_file_that_is_not_there(tmp_path: Path):
         load_trained(tmp_path / "no.pth", model="resnet20", normalize="half")
 
 
+@pytest.mark.parametrize(
+    ("name", "stem", "size"), [("resnet18", "imagenet", 224), ("resnet20", None, 32)]
+)
+def test_the_network_shows_in_the_tensors(tmp_path: Path, name: str, stem: str | None, size: int):
+    with nn.init.skip():
+        weights.save(models.build(name, 3, stem), tmp_path / "theirs.safetensors")
+    names = ["cat", "dog", "frog"]
+    card = load_trained(tmp_path / "theirs.safetensors", normalize="imagenet", classes=names).card
+    assert (card.model, card.size, card.classes) == (name, size, names)
+    with pytest.raises(ConfigError, match=r"--class-names: 1 names, but .* has 3 classes"):
+        load_trained(tmp_path / "theirs.safetensors", normalize="imagenet", classes=["cat"])
+
+
 def test_a_file_of_others(tmp_path: Path):
     """It holds names and numbers only: the caller says the rest."""
     path = tmp_path / "theirs.safetensors"
