@@ -33,6 +33,7 @@ __all__ = [
     "evaluate_source",
     "labelled_batches",
     "load_trained",
+    "weights_of",
 ]
 
 WHICH = ("last", "best")
@@ -108,7 +109,7 @@ def load_trained(
     set_threads(threads)
     path = Path(source)
     if path.is_dir():
-        path = _weights_of(path, which)
+        path = weights_of(path, which)
     file = weights.load_file(path)
     given = {"model": model, "stem": stem, "dataset": dataset, "size": size}
     given = {name: value for name, value in given.items() if value is not None}
@@ -206,7 +207,8 @@ def _check_options(size: int | None, **options: Any) -> None:
         raise ConfigError(f"--size: must be at least 1, got {size}")
 
 
-def _weights_of(path: Path, which: str) -> Path:
+def weights_of(path: Path, which: str) -> Path:
+    """The last or best weight file of a run folder."""
     if which not in WHICH:
         raise unknown("--which", which, WHICH)
     file = RunFolder(path).best if which == "best" else RunFolder(path).last

@@ -25,6 +25,7 @@ __all__ = [
     "atomic_write",
     "decode",
     "kind_of",
+    "number_type",
     "open_file",
     "read_exactly",
     "show",
@@ -57,7 +58,8 @@ class WeightFile:
     """The contents of a weight file: read-only arrays in the file's names and layout (PyTorch's).
 
     kinds: each tensor's number type in the file, as safetensors calls it ("F32", "BF16", …); in
-    `arrays` half types are float32. format: "safetensors", "zip" or "legacy".
+    `arrays` half types are float32. format: "safetensors", "zip" or "legacy" (PyTorch's, since 1.6
+    and before).
     """
 
     path: str
@@ -65,6 +67,13 @@ class WeightFile:
     kinds: dict[str, str]
     metadata: dict[str, str]
     format: str
+
+    def tensors(self) -> Iterator[tuple[str, str, tuple[int, ...], int]]:
+        """(name, number type, shape, bytes in the file) of each tensor."""
+        for name, array in self.arrays.items():
+            kind = self.kinds[name]
+            size = array.size * np.dtype(NUMBERS[kind]).itemsize
+            yield name, number_type(kind), array.shape, size
 
 
 def kind_of(dtype: np.dtype) -> str | None:
@@ -74,6 +83,15 @@ def kind_of(dtype: np.dtype) -> str | None:
     ('F32', None)
     """
     return CODES.get(dtype.newbyteorder("="))
+
+
+def number_type(kind: str) -> str:
+    """NumPy's name of a type that safetensors calls `kind`.
+
+    >>> number_type("F32"), number_type("BF16"), number_type("BOOL")
+    ('float32', 'bfloat16', 'bool')
+    """
+    return {"BF16": "bfloat16", "BOOL": "bool"}.get(kind) or np.dtype(NUMBERS[kind]).name
 
 
 def show(value: object, limit: int = 80) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import DataError
-from .files import WeightFile, kind_of, open_file, show
+from .files import WeightFile, number_type, open_file, show
 from .layout import file_shape, flattened_maps, to_file, to_memory
 from .names import guess, match_names
 from .pth import save_pth
@@ -169,8 +169,8 @@ def _compare(
     if reset_head:
         report = _without_head(report, file, own)
     for name in report.matched:
-        kind = file.kinds[names[name]]
-        if own[name].dtype.kind == "f" and kind != kind_of(own[name].dtype):
+        kind = number_type(file.kinds[names[name]])
+        if own[name].dtype.kind == "f" and kind != own[name].dtype.name:
             report.converted[kind] = report.converted.get(kind, 0) + 1
     return names, report
 
