@@ -12,9 +12,9 @@
     def _double_cuda(x): ...         # CUDA C++ through CuPy
 
 Calling `double(x)` looks at the first array: its type picks the device, and the twin runs if it
-says that it serves these arguments; otherwise the reference does. `with reference():` forces the
-reference, `with ran() as log:` records what ran, and `with observe(see):` calls back with the
-arguments, too.
+says that it serves these arguments; otherwise the reference does, and also for large arrays where
+Numba is switched off. `with reference():` forces the reference, `with ran() as log:` records what
+ran, and `with observe(see):` calls back with the arguments, too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from functools import update_wrapper
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
 
+import numba
 import numpy as np
 
 from .cases import Case
@@ -37,6 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 KERNELS: dict[str, Kernel] = {}
+UNCOMPILED = 1 << 13  # elements of the largest array
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
 _observer: ContextVar[Callable[..., None] | None] = ContextVar("kernel_observer", default=None)
 
@@ -46,6 +48,12 @@ def array_module(x: Any) -> ModuleType:
     if isinstance(x, (np.ndarray, np.generic)):
         return np
     return sys.modules[type(x).__module__.split(".")[0]]
+
+
+def _too_long(device: str, args: Any) -> bool:
+    """Whether Numba is off (NUMBA_DISABLE_JIT), and these loops in plain Python take seconds."""
+    off: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+    return off and device == "cpu" and max(getattr(a, "size", 0) for a in args) > UNCOMPILED
 
 
 class Kernel(Generic[P, R]):
@@ -77,7 +85,9 @@ class Kernel(Generic[P, R]):
             array = next(a for a in args if hasattr(a, "dtype"))
             device = "cpu" if isinstance(array, np.ndarray) else "cuda"
             twin, serves = self.twins.get(device, (None, None))
-            if twin is not None and serves is not None and serves(*args, **kwargs):
+            if twin is None or serves is None or _too_long(device, args):
+                return "reference", self.reference
+            if serves(*args, **kwargs):
                 return device, twin
         return "reference", self.reference
 
