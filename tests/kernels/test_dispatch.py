@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
+from minires.kernels import dispatch
 from minires.kernels.cases import Case
 from minires.kernels.dispatch import KERNELS, array_module, kernel, observe, ran, reference
 
@@ -42,6 +44,17 @@ def test_reference_is_forced_inside_the_block_only():
     assert [which for _, which in log] == ["reference", "cpu"]
     doubled(x)
     assert len(log) == 2  # nothing is recorded outside
+
+
+def test_without_the_compiler_twins_serve_small_arrays(monkeypatch):
+    doubled = make_kernel()
+    monkeypatch.setattr(dispatch, "UNCOMPILED", 10)
+    for off, expected in ((0, ["cpu", "cpu"]), (1, ["cpu", "reference"])):
+        monkeypatch.setattr(numba.config, "DISABLE_JIT", off)
+        with ran() as log:
+            doubled(np.ones(10, np.float32))
+            doubled(np.ones(11, np.float32))
+        assert [which for _, which in log] == expected
 
 
 def test_an_observer_sees_the_arguments():
