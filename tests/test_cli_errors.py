@@ -8,6 +8,7 @@ import pytest
 
 from minires.backend import cuda_available
 from minires.commands import COMMANDS
+from minires.commands.train import SECTIONS
 from minires.train import RECIPES, TrainConfig
 from minires.version import __version__
 from tests.commands import TINY, Run
@@ -35,6 +36,8 @@ def test_train_help_lists_every_option_and_default(run: Run):
         assert f"--{name.replace('_', '-')}" in text
     for name, row in RECIPES.items():
         assert f"{name} {row['epochs']}" in text
+    assert set(SECTIONS) <= set(TrainConfig().to_dict())
+    assert all(f"{title}:" in text for title in SECTIONS.values())
 
 
 @pytest.mark.parametrize(

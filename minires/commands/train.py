@@ -10,24 +10,40 @@ from typing import Any
 
 from ..train import ConfigError, Interrupted, TrainConfig, Trainer, Watch
 from ..train import config as settings
-from .options import Parser, add_command
+from .options import add_command
 
 __all__ = ["add", "run"]
 
 EXAMPLES = [
     "",
     "--dataset cifar10 --data DIR --model resnet18 --epochs 10",
+    "--dataset folder --data DIR --init FILE --reset-head",
     "--resume RUN",
     "--limit 200 --epochs 1 --out runs/quick",
     "--init runs/quick/best.safetensors --reset-head --freeze layer1 --limit 200 --epochs 1",
 ]
+# the first option of each section of the help; the others follow in the order of the fields
+SECTIONS = {
+    "dataset": "data",
+    "model": "network",
+    "init": "going on from weights that are there",
+    "epochs": "learning",
+    "augment": "augmentation",
+    "val_fraction": "validation, and how much",
+    "seed": "where and how to compute",
+    "image_size": "folders of pictures",
+}
 
 
 def add(commands: Any) -> None:
     """Add the command to `commands`."""
     parser = add_command(commands, "train", run, "train a network", EXAMPLES)
+    parser.usage = "minires train [OPTION ...]"
+    group: Any = parser
     for field in dataclasses.fields(TrainConfig):
-        _add_field(parser, field)
+        if field.name in SECTIONS:
+            group = parser.add_argument_group(SECTIONS[field.name])
+        _add_field(group, field)
     parser.add_argument("--out", metavar="DIR", help="run folder (runs/<model>-<time>)")
     parser.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
     parser.add_argument("--config", metavar="FILE", help="take the options of a config.json")
@@ -67,7 +83,7 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _add_field(parser: Parser, field: dataclasses.Field[Any]) -> None:
+def _add_field(parser: Any, field: dataclasses.Field[Any]) -> None:
     rules, kind = field.metadata, settings.kind(field)
     text = f"{rules['help']} ({_default_of(field)})".replace("%", "%%").replace(" ()", "")
     options: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
