@@ -42,7 +42,7 @@ def folded(conv: Any, bn: Any) -> Folded:
     vectors = bias, gamma, beta, bn.running_mean, bn.running_var
     weight: Tensor = conv.weight
     contents = [None if v is None else (v.dtype, v.tobytes()) for v in vectors]
-    source = (bn.eps, weight.version, *contents)
+    source = (bn.eps, conv.groups, weight.version, *contents)
     kept = _kept.get(conv)
     if kept is None or not _same(kept.source, (weight, weight.array, *source)):
         w, b = fold(weight.array, bias, gamma, beta, running=vectors[3:], eps=bn.eps)

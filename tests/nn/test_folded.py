@@ -217,6 +217,12 @@ def test_every_change_is_seen(unit, x, change):
     assert y.shape != before.shape or error(y, before) > 0.01, "the change changes nothing"
 
 
+def test_other_groups(unit, rng, x):
+    unit.conv.groups = 2
+    x = np.concatenate([x, -2 * x], axis=3)
+    assert error(infer(unit, x), unfolded(unit, x)) < FOLDED32
+
+
 def test_another_type(unit, x):
     y = infer(unit.to(np.float64), x.astype(np.float64))
     assert y.dtype == np.float64
