@@ -10,6 +10,7 @@ from typing import Any
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -30,11 +31,18 @@ pool.poison = True  # an element that a kernel forgets to write is NaN, not what
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is none; look only when such a test was chosen."""
+    """Skip tests marked `gpu` where there is none, and `compiled` where Numba is switched off.
+
+    Look for the GPU only when such a test was chosen.
+    """
     chosen = [item for item in items if "gpu" in item.keywords]
     if chosen and not cuda_available():
         for item in chosen:
             item.add_marker(pytest.mark.skip(reason="needs CuPy and a GPU"))
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        for item in items:
+            if "compiled" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes without the compiler"))
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ def test_examples_were_found():
     assert len(COMMANDS) >= 7
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example_prints_what_it_says(number, capsys):
     code, expected = EXAMPLES[number]

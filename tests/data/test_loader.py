@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from minires.data import Augment, Dataset, Loader, normalisation, shapes
 from minires.errors import DataError
+from minires.kernels import dispatch
 from minires.kernels.dispatch import ran, reference
 
 __all__: list[str] = []
@@ -183,7 +184,10 @@ def test_two_iterations_at_once_do_not_disturb_each_other(pictures: Dataset) -> 
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_the_threads_know_which_kernels_the_caller_wants(pictures: Dataset, threads: int) -> None:
+def test_the_threads_know_which_kernels_the_caller_wants(
+    pictures: Dataset, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "UNCOMPILED", np.inf)
     loader = Loader(pictures, 20, augment=Augment(), threads=threads)
     with ran() as log:
         fast = list(loader)
