@@ -138,6 +138,15 @@ for mode in ({"running": 4, "training": True}, {"running": 4, "training": False}
     mode = {**mode, "running": 24}
     FUSED += [case("conv_norm", *arrays, **mode, relu=True, padding=1)]
 
+for relu in (False, True):
+    arrays = ((2, 5, 5, 3), (3, 3, 3, 4), (4,), (2, 5, 5, 4))
+    FUSED += [case("conv_bias", *arrays, relu=relu, padding=1)]
+    FUSED += [case("conv_bias", *arrays[:2], None, None, relu=relu, padding=1)]
+    arrays = ((3, 9, 12, 16), (3, 3, 16, 24), (24,), (3, 9, 12, 24))
+    FUSED += [case("conv_bias", *arrays, relu=relu, padding=1)]
+arrays = ((2, 7, 7, 4), (3, 3, 2, 4), (4,), None)
+FUSED += [case("conv_bias", *arrays, relu=True, padding=1, stride=2, groups=2)]
+
 POOL = (
     [
         case(op, *shape, **params)

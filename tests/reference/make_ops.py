@@ -47,6 +47,12 @@ def batch_norm(x, gamma, beta, *, training, running=None, eps=1e-5):
     return nhwc(TF.batch_norm(nchw(x), mean, var, gamma, beta, training, eps=eps))
 
 
+def conv_bias(x, w, b, residual, *, relu, **params):
+    y = conv2d(x, w, b, **params)
+    y = y if residual is None else y + residual
+    return torch.relu(y) if relu else y
+
+
 def conv_norm(x, w, gamma, beta, residual, *, running, training, relu, **params):
     y = batch_norm(conv2d(x, w, None, **params), gamma, beta, training=training, running=running)
     y = y if residual is None else y + residual
@@ -120,6 +126,7 @@ OPS: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": TF.cross_entropy,
     "mse_loss": TF.mse_loss,
     "conv2d": conv2d,
+    "conv_bias": conv_bias,
     "batch_norm": batch_norm,
     "conv_norm": conv_norm,
     "max_pool2d": pooled(TF.max_pool2d),
