@@ -4,8 +4,8 @@ time, times the weights.
 A thread gathers the columns (im2col) of some 48 output pixels into its cache and multiplies them
 with packed weights right away, so that the columns never see memory. 1x1 windows that take every
 pixel read the image itself. The product is our own (`microkernel`): on so few rows a BLAS spends
-much of its time on packing. `direct_loops` has the compiled loops; here are the functions that take
-arrays.
+much of its time on packing. `direct_loops` has the compiled loops, over the `columns`; here are the
+functions that take arrays.
 
 Groups of inputs are such convolutions side by side. Where they are narrower than a vector, several
 make a bundle: one convolution with the groups' weights as blocks on the diagonal, zero elsewhere.
@@ -24,7 +24,8 @@ import numpy as np
 
 from . import direct_loops as loops
 from .bf16 import uses_bf16
-from .direct_loops import BLOCK, CHANNELS, ROWS, WIDTH, Windows
+from .columns import WIDTH, Windows
+from .direct_loops import BLOCK, CHANNELS, ROWS
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import empty, threads, workspace, zeros

@@ -1,8 +1,8 @@
 """The compiled loops of convolutions with any window: the columns of a few pixels at a time, in the
 cache, times the weights.
 
-As in `winograd_loops`, everything is an address (int64) or a size; distances are in bytes. `depth`
-is r·s·c, the length of a column. Weights are packed into blocks of BLOCK outputs, (groups, blocks,
+As in `columns`, everything is an address (int64) or a size; distances are in bytes. `depth` is
+r·s·c, the length of a column. Weights are packed into blocks of BLOCK outputs, (groups, blocks,
 depth, BLOCK), the last one narrower, a multiple of WIDTH with zeros after the k-th output.
 
 Each group of inputs is a convolution of its own: its c of the channels of a pixel give its k. The
@@ -11,21 +11,18 @@ loops take the groups one after another for the same few pixels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 
 from .bf16 import AVAILABLE, pair_rows, round_rows
+from .columns import WIDTH, add_numbers, clear_numbers, copy_numbers, copy_rows, walk_columns
 from .finish import finish_numbers
 from .isa import ISA
 from .microkernel import make_product, round_up
-from .simd import add_vectors, clear_vector, copy_vector, read_float, vector_function, write_float
+from .simd import read_float, write_float
 
-__all__ = ["BLOCK", "CHANNELS", "ROWS", "WIDTH", "Windows"]
-__all__ += ["convolve", "convolve_input_gradient", "finish_weight_gradient", "pack_weights"]
-__all__ += ["pair_weights", "sum_weight_gradient"]
+__all__ = ["BLOCK", "CHANNELS", "ROWS", "convolve", "convolve_input_gradient"]
+__all__ += ["finish_weight_gradient", "pack_weights", "pair_weights", "sum_weight_gradient"]
 
-WIDTH = ISA.width or 1  # channels in a vector
 BLOCK = ISA.block or 1  # output channels of one product
 CHANNELS = ISA.channels
 STRIP = 16  # rows of weights that are transposed together
@@ -36,103 +33,6 @@ _short_product = make_product(WIDTH, ISA.short_rows or (1,))
 # compiled in, but never called, where the CPU has no bf16
 _tall_pairs = make_product(WIDTH, ISA.rows or (1,), pairs=AVAILABLE)
 _short_pairs = make_product(WIDTH, ISA.short_rows or (1,), pairs=AVAILABLE)
-_copy = vector_function(WIDTH)(copy_vector)
-_copy_end = vector_function(WIDTH, optional=True)(copy_vector)
-_add = vector_function(WIDTH)(add_vectors)
-_add_end = vector_function(WIDTH, optional=True)(add_vectors)
-_clear = vector_function(WIDTH)(clear_vector)
-_clear_end = vector_function(WIDTH, optional=True)(clear_vector)
-
-
-class Windows(NamedTuple):
-    """A convolution: images (n, h, w, groups·c) -> (n, p, q, groups·k) through r x s windows."""
-
-    n: int
-    h: int
-    w: int
-    c: int
-    p: int
-    q: int
-    k: int
-    r: int
-    s: int
-    down: int  # the stride
-    across: int
-    top: int  # the padding
-    left: int
-    row_step: int  # the dilation
-    column_step: int
-    groups: int = 1
-
-
-@numba.njit(nogil=True)
-def _copy_numbers(to, x, count):
-    whole = count // WIDTH * WIDTH
-    for i in range(0, whole, WIDTH):
-        _copy(to + 4 * i, x + 4 * i)
-    if whole < count:
-        _copy_end(to + 4 * whole, x + 4 * whole, count - whole)
-
-
-@numba.njit(nogil=True)
-def _add_numbers(to, x, count):
-    whole = count // WIDTH * WIDTH
-    for i in range(0, whole, WIDTH):
-        _add(to + 4 * i, x + 4 * i)
-    if whole < count:
-        _add_end(to + 4 * whole, x + 4 * whole, count - whole)
-
-
-@numba.njit(nogil=True)
-def _clear_numbers(to, count):
-    whole = count // WIDTH * WIDTH
-    for i in range(0, whole, WIDTH):
-        _clear(to + 4 * i)
-    if whole < count:
-        _clear_end(to + 4 * whole, count - whole)
-
-
-@numba.njit(nogil=True)
-def _copy_rows(to, to_row, x, x_row, rows, count):
-    for i in range(rows):
-        _copy_numbers(to + i * to_row, x + i * x_row, count)
-
-
-@numba.njit(nogil=True)
-def _walk_columns(s, image, columns, row, first, last, scatter):
-    """The columns of output pixels first … last - 1 of all images, one below the other at distance
-    `row`: gathered from `image`, the first channel of a group, or with `scatter` added to it.
-    """
-    pixel_bytes = 4 * s.c * s.groups
-    n, rest = first // (s.p * s.q), first % (s.p * s.q)
-    top, left = rest // s.q * s.down - s.top, rest % s.q * s.across - s.left
-    for i in range(last - first):
-        column = columns + i * row
-        for tap in range(s.r):
-            y = top + tap * s.row_step
-            line = image + pixel_bytes * s.w * (n * s.h + y)
-            inside = 0 <= y < s.h
-            # neighbouring taps that lie inside are one piece of memory
-            whole = inside and left >= 0 and left + s.s <= s.w
-            together = whole and s.column_step == 1 and s.groups == 1
-            taps, count = (1, s.s * s.c) if together else (s.s, s.c)
-            for j in range(taps):
-                x = left + j * s.column_step
-                if inside and 0 <= x < s.w:
-                    if scatter:
-                        _add_numbers(line + pixel_bytes * x, column, count)
-                    else:
-                        _copy_numbers(column, line + pixel_bytes * x, count)
-                elif not scatter:
-                    _clear_numbers(column, count)
-                column += 4 * count
-        left += s.across
-        if left == s.q * s.across - s.left:  # the next line, or image
-            left = -s.left
-            top += s.down
-            if top == s.p * s.down - s.top:
-                top = -s.top
-                n += 1
 
 
 @numba.njit(cache=True, parallel=True)
@@ -152,8 +52,8 @@ def pack_weights(w, u, groups, depth, k, transposed, workers):
                 block = u + 4 * depth * (group * round_up(k, WIDTH) + o)
                 for i in rows:
                     if not transposed:
-                        _copy_numbers(block + 4 * i * width, matrix + 4 * (i * k + o), outputs)
-                    _clear_numbers(block + 4 * (i * width + outputs), width - outputs)
+                        copy_numbers(block + 4 * i * width, matrix + 4 * (i * k + o), outputs)
+                    clear_numbers(block + 4 * (i * width + outputs), width - outputs)
                 for j in range(outputs if transposed else 0):
                     for i in rows:
                         value = read_float(matrix + 4 * ((o + j) * depth + i))
@@ -197,7 +97,7 @@ def convolve(s, pointwise, pairs, x, u, y, finish, scratch, worker_bytes, worker
             if pointwise and whole and not pairs:
                 a, a_row = x + x_row * first + 4 * group * s.c, x_row
             else:
-                _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
+                walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
             if pairs:
                 round_rows(columns, a_row, last - first, depth)
             for o in range(0, s.k, BLOCK):
@@ -215,7 +115,7 @@ def convolve(s, pointwise, pairs, x, u, y, finish, scratch, worker_bytes, worker
                 else:
                     _tall_product(False, last - first, width // WIDTH, a, b, to, depth, *sizes)
                 if to == block:
-                    _copy_rows(place, y_row, block, row, last - first, min(width, s.k - o))
+                    copy_rows(place, y_row, block, row, last - first, min(width, s.k - o))
                 if finish.bias:
                     for pixel in range(first, last):
                         at = pixel * s.groups * s.k + output
@@ -240,12 +140,12 @@ def convolve_input_gradient(s, pairs, g, u, dx, scratch, worker_bytes, workers, 
         for first in range(image * count, end, pixels):
             last = min(first + pixels, end)
             while image * count < last:
-                _clear_numbers(dx + 4 * image * numbers, numbers)
+                clear_numbers(dx + 4 * image * numbers, numbers)
                 image += 1
             for group in range(s.groups):
                 a, a_row = g + g_row * first + 4 * group * s.k, g_row
                 if pairs or (last - first) % ROWS:
-                    _copy_rows(rows, 4 * s.k, a, a_row, last - first, s.k)
+                    copy_rows(rows, 4 * s.k, a, a_row, last - first, s.k)
                     a, a_row = rows, 4 * s.k
                 if pairs:
                     round_rows(rows, a_row, last - first, s.k)
@@ -258,7 +158,7 @@ def convolve_input_gradient(s, pairs, g, u, dx, scratch, worker_bytes, workers, 
                         _tall_pairs(False, last - first, width // WIDTH, a, b, to, half, *sizes)
                     else:
                         _tall_product(False, last - first, width // WIDTH, a, b, to, s.k, *sizes)
-                _walk_columns(s, dx + 4 * group * s.c, columns, 4 * padded, first, last, True)
+                walk_columns(s, dx + 4 * group * s.c, columns, 4 * padded, first, last, True)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -292,14 +192,14 @@ def sum_weight_gradient(
                         a_row = 4 * s.c * s.groups
                         a = x + a_row * first + 4 * group * s.c
                     else:
-                        _walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
+                        walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
                     if pairs:
                         pair_rows(columns, a_row, last - first, depth)
                     if s.k == k and not pairs:
                         b, b_row = g + g_row * first + 4 * group * k, g_row
                     else:
                         place = g + g_row * first + 4 * group * s.k
-                        _copy_rows(rows, 4 * k, place, g_row, last - first, s.k)
+                        copy_rows(rows, 4 * k, place, g_row, last - first, s.k)
                     if pairs:
                         pair_rows(rows, 4 * k, last - first, k)
                 width = min(BLOCK, k - block * BLOCK)
@@ -327,6 +227,6 @@ def finish_weight_gradient(s, sums, dw, parts, workers):
                 for part in range(parts):
                     place = sums + 4 * (depth * ((part * s.groups + group) * k + o) + row * width)
                     if part == 0:
-                        _copy_numbers(to, place, min(width, s.k - o))
+                        copy_numbers(to, place, min(width, s.k - o))
                     else:
-                        _add_numbers(to, place, min(width, s.k - o))
+                        add_numbers(to, place, min(width, s.k - o))

@@ -80,6 +80,16 @@ def test_every_number_of_pixels(rng):
         check(*draw(rng, (1 + pixels % 2, pixels, 2, 3), (3, 3, 3, 20), padding=(1, 1)))
 
 
+@pytest.mark.parametrize("first", [1, 12, 23])
+def test_every_size(rng, first):
+    """1 … 33, high and wide; batches of 1 … 5; channels and windows change along."""
+    for size in range(first, first + 11):
+        image = (1 + size % 5, size, 34 - size)
+        check(*draw(rng, (*image, size), (3, 3, size, 9), (2, 2), (1, 1)))
+        check(*draw(rng, (*image, 5), (2, 4, 5, size), (1, 2), (1, 2)))
+        check(*draw(rng, (*image, 17), (1, 1, 17, size), (1 + size % 2,) * 2))
+
+
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 

@@ -1,0 +1,122 @@
+"""The columns of a convolution: what each output pixel sees, gathered from images into rows of a
+scratch array, or added back to them.
+
+They are `im2col` and its adjoint for a few output pixels of one group. Everything is an address
+(int64) or a size; distances are in bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+
+from .isa import ISA
+from .simd import add_vectors, clear_vector, copy_vector, vector_function
+
+__all__ = ["WIDTH", "Windows"]
+__all__ += ["add_numbers", "clear_numbers", "copy_numbers", "copy_rows", "walk_columns"]
+
+WIDTH = ISA.width or 1  # channels in a vector
+
+_copy = vector_function(WIDTH)(copy_vector)
+_copy_end = vector_function(WIDTH, optional=True)(copy_vector)
+_add = vector_function(WIDTH)(add_vectors)
+_add_end = vector_function(WIDTH, optional=True)(add_vectors)
+_clear = vector_function(WIDTH)(clear_vector)
+_clear_end = vector_function(WIDTH, optional=True)(clear_vector)
+
+
+class Windows(NamedTuple):
+    """A convolution: images (n, h, w, groups·c) -> (n, p, q, groups·k) through r x s windows."""
+
+    n: int
+    h: int
+    w: int
+    c: int
+    p: int
+    q: int
+    k: int
+    r: int
+    s: int
+    down: int  # the stride
+    across: int
+    top: int  # the padding
+    left: int
+    row_step: int  # the dilation
+    column_step: int
+    groups: int = 1
+
+
+@numba.njit(nogil=True)
+def copy_numbers(to, x, count):
+    """to = x, so many numbers."""
+    whole = count // WIDTH * WIDTH
+    for i in range(0, whole, WIDTH):
+        _copy(to + 4 * i, x + 4 * i)
+    if whole < count:
+        _copy_end(to + 4 * whole, x + 4 * whole, count - whole)
+
+
+@numba.njit(nogil=True)
+def add_numbers(to, x, count):
+    """to += x"""
+    whole = count // WIDTH * WIDTH
+    for i in range(0, whole, WIDTH):
+        _add(to + 4 * i, x + 4 * i)
+    if whole < count:
+        _add_end(to + 4 * whole, x + 4 * whole, count - whole)
+
+
+@numba.njit(nogil=True)
+def clear_numbers(to, count):
+    """to = 0"""
+    whole = count // WIDTH * WIDTH
+    for i in range(0, whole, WIDTH):
+        _clear(to + 4 * i)
+    if whole < count:
+        _clear_end(to + 4 * whole, count - whole)
+
+
+@numba.njit(nogil=True)
+def copy_rows(to, to_row, x, x_row, rows, count):
+    """to = x, so many numbers of each row."""
+    for i in range(rows):
+        copy_numbers(to + i * to_row, x + i * x_row, count)
+
+
+@numba.njit(nogil=True)
+def walk_columns(s, image, columns, row, first, last, scatter):
+    """The columns of output pixels first … last - 1 of all images, one below the other at distance
+    `row`: gathered from `image`, the first channel of a group, or with `scatter` added to it.
+    """
+    pixel_bytes = 4 * s.c * s.groups
+    n, rest = first // (s.p * s.q), first % (s.p * s.q)
+    top, left = rest // s.q * s.down - s.top, rest % s.q * s.across - s.left
+    for i in range(last - first):
+        column = columns + i * row
+        for tap in range(s.r):
+            y = top + tap * s.row_step
+            line = image + pixel_bytes * s.w * (n * s.h + y)
+            inside = 0 <= y < s.h
+            # neighbouring taps that lie inside are one piece of memory
+            whole = inside and left >= 0 and left + s.s <= s.w
+            together = whole and s.column_step == 1 and s.groups == 1
+            taps, count = (1, s.s * s.c) if together else (s.s, s.c)
+            for j in range(taps):
+                x = left + j * s.column_step
+                if inside and 0 <= x < s.w:
+                    if scatter:
+                        add_numbers(line + pixel_bytes * x, column, count)
+                    else:
+                        copy_numbers(column, line + pixel_bytes * x, count)
+                elif not scatter:
+                    clear_numbers(column, count)
+                column += 4 * count
+        left += s.across
+        if left == s.q * s.across - s.left:  # the next line, or image
+            left = -s.left
+            top += s.down
+            if top == s.p * s.down - s.top:
+                top = -s.top
+                n += 1
