@@ -91,8 +91,9 @@ MUTATIONS = [
             (
                 "pad",
                 "off by one",
-                "slice(a, a + n) for",
-                "slice(max(a - 1, 0), max(a - 1, 0) + n) for",
+                "(g[inside],)",
+                "(g[tuple(slice(s.start - (s.start > 0), s.stop - (s.start > 0))"
+                " for s in inside)],)",
             ),
             ("broadcast_to", "mean for sum", "(g.sum(axis=axes", "(g.mean(axis=axes"),
         )
@@ -118,8 +119,8 @@ MUTATIONS = [
             ),
             (
                 "= for += in the fast col2im",
-                "x[b, y, z, k] += columns",
-                "x[b, y, z, k] = columns",
+                "x[b, y, z, channel + k] += columns",
+                "x[b, y, z, channel + k] = columns",
                 True,
             ),
         )
