@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,9 @@ def eval_loader(
 
 def make_reader(config: TrainConfig) -> PictureReader:
     """What decodes the pictures of a run."""
-    workers = usable_cores() if config.workers is None else config.workers
+    workers = config.workers
+    if workers is None:
+        workers = usable_cores() if os.name == "posix" else 0
     return PictureReader(
         workers,
         max_pixels=round(1e6 * config.max_megapixels),
