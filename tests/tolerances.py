@@ -8,6 +8,7 @@ FLOAT32 = 1e-5  # relative RMS: the same in float32
 TRAJECTORY64 = 1e-9  # relative, ten float64 training steps: roundings grow about tenfold a step
 AFTER_STEP32 = 1e-3  # relative: single ReLU flips change early gradients by 1e-2; two of PyTorch's
 #                      own convolution back ends differ by up to 1e-4 here
+INTEROP = 1e-4  # of the largest logit: float32 here, float64 there, 18 to 152 layers
 EXPORTED = 1e-5  # of the largest logit: float32 sums in another order, up to 152 layers of them
 PUBLISHED_LOSS = 1e-5  # relative: float32 logits of a trained network agree to 1e-6
 

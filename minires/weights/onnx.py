@@ -1,6 +1,6 @@
 """ONNX files, by the `onnx` package: input (batch, channels, h, w) as PyTorch's exporter has it.
 
-The package is imported when a file is written and not before: `pip install 'minires[onnx]'`.
+The package is imported when a file is written and not before: `pip install -e '.[onnx]'`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _package() -> Any:
         return importlib.import_module("onnx")
     except ImportError as error:
         reason = f"writing ONNX needs the package onnx ({error})"
-        raise ImportError(f"{reason}: pip install 'minires[onnx]'") from None
+        raise ImportError(f"{reason}: pip install -e '.[onnx]'") from None
 
 
 def _assemble(
