@@ -148,9 +148,7 @@ def test_emitters_have_the_names_of_operations():
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(
-        ImportError, match=r"needs the package onnx .*pip install -e '\.\[onnx\]'"
-    ):
+    with pytest.raises(ImportError, match=r"needs the package onnx .*pip install -e '\.\[onnx\]'"):
         weights.save_onnx(filled("resnet20"), tmp_path / "x.onnx", size=32)
     assert not list(tmp_path.iterdir())
 
