@@ -34,7 +34,7 @@ __all__ = [
     "add_vectors",
     "clear_vector",
     "copy_vector",
-    "fence",
+    "finish_streams",
     "read_float",
     "vector_function",
     "write_float",
@@ -109,7 +109,7 @@ class Lanes:
 
     def stream(self, x: Any, address: Any) -> None:
         """Write a vector past the caches, to an address that is a multiple of the vector's size;
-        other threads may read it after a `fence`.
+        other threads may read it after `finish_streams`.
         """
         place: Any = self.builder.inttoptr(address, self.type.as_pointer())
         instruction: Any = self.builder.store(x, place, align=4 * self.width)
@@ -231,7 +231,7 @@ def add_vectors(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:
     lanes.store(lanes.add(lanes.load(to, mask), lanes.load(x, mask)), to, mask)
 
 
-def fence(lanes: Lanes) -> None:
+def finish_streams(lanes: Lanes) -> None:
     """Finish what `Lanes.stream` wrote, as the body of a vector function."""
     lanes.builder.fence("seq_cst")
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from . import winograd_deep as deep
 from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .memory import empty, threads, workspace
 from .winograd_loops import BLOCK, GAP, TILES
-from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape
+from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
@@ -31,6 +32,8 @@ CACHE = 120_000  # numbers: a chunk's transformed images and products should fit
 SUMS = 4  # parts of a weight gradient …
 LARGE_SUMS = 2  # … or so many where one part's sums would not fit any cache
 LARGE = 1 << 15  # c·k
+DEEP = 1 << 17  # c·k from which on a thread takes some channels of all tiles …
+FEW = 1 << 18  # … if these have no more than so many numbers, 1/36 of what is then in the cache
 
 
 def _round_up(count: int, step: int) -> int:
@@ -53,6 +56,11 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
     """
     fit = CACHE // numbers_a_tile // TILES * TILES
     return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
+
+
+def _deep(s: Shape) -> bool:
+    """Whether a thread takes some channels of all tiles, not all channels of some tiles."""
+    return s.c * s.k >= DEEP and s.n * s.down * s.across * (s.c + s.k) <= FEW
 
 
 def convolve(
@@ -87,8 +95,11 @@ def _convolve(
 ) -> np.ndarray:
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
+    if _deep(s):
+        _convolve_deep(x, w, y, s, rotated, finish)
+        return y
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
-    plane, planes = max(c, min(k, BLOCK)), 37 if k <= BLOCK else 72
+    plane, planes = max(row_length(s.c), min(k, BLOCK)), 37 if k <= BLOCK else 72
     tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
     size = _round_up(TABLES + c + k + planes * (tiles * plane + GAP), 16)  # whole cache lines
     u = None if packed is None else packed.get("winograd")
@@ -103,17 +114,35 @@ def _convolve(
     return y
 
 
+def _convolve_deep(
+    x: np.ndarray, w: np.ndarray, y: np.ndarray, s: Shape, rotated: bool, finish: Finish
+) -> None:
+    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
+    plane = _round_up(s.n * s.down * s.across, TILES) * max(row_length(s.c), BLOCK) + GAP
+    size = TABLES + max(c, k) + 9 * WIDTH * WIDTH + _planes(s.c * BLOCK) + 36 * plane
+    with (
+        workspace((36 * plane,), x.dtype) as v,
+        workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
+    ):
+        tiles, rest = (_at(v), 4 * plane), (_at(scratch), scratch.strides[0], workers)
+        deep.transform_tiles(s, _at(x), 0, *tiles, 0, 0, *rest)
+        deep.convolve(s, *tiles, _at(w), rotated, _at(y), finish, *rest)
+
+
 def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> np.ndarray:
     """x (n, h, w, c), g (n, p, q, k) -> (3, 3, c, k)."""
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     s = _shape(x.shape, g.shape[3], padding)
     dw = empty((3, 3, s.c, s.k), x.dtype)
+    if _deep(s):
+        _weight_gradient_deep(x, g, dw, s)
+        return dw
     c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
     parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
     divisions = min(-(-threads() // parts), -(-k // BLOCK))
     # each chunk reads and writes the 36·c·k sums: let its own 36·tiles·(c + k) numbers be as many
     tiles = _chunk(36 * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
-    size = TABLES + max(c, k) + _planes(tiles * c) + _planes(tiles * k)
+    size = TABLES + max(c, k) + _planes(tiles * row_length(s.c)) + _planes(tiles * row_length(s.k))
     with (
         workspace((parts, _planes(c * k)), x.dtype) as du,
         workspace((parts * divisions, _round_up(size, 16)), x.dtype) as scratch,
@@ -123,6 +152,22 @@ def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> 
         )
         loops.finish_weight_gradient(s, _at(du), _at(dw), parts, threads())
     return dw
+
+
+def _weight_gradient_deep(x: np.ndarray, g: np.ndarray, dw: np.ndarray, s: Shape) -> None:
+    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
+    count = s.n * s.down * s.across
+    v_plane, m_plane = count * row_length(s.c) + GAP, count * row_length(s.k) + GAP
+    size = max(TABLES + max(c, k), _planes(BLOCK * BLOCK))
+    with (
+        workspace((36 * v_plane,), x.dtype) as v,
+        workspace((36 * m_plane,), x.dtype) as m,
+        workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
+    ):
+        tiles = _at(v), 4 * v_plane, _at(m), 4 * m_plane
+        rest = _at(scratch), scratch.strides[0], workers
+        deep.transform_tiles(s, _at(x), _at(g), *tiles, *rest)
+        deep.weight_gradient(s, *tiles, _at(dw), *rest)
 
 
 def _at(a: Any) -> int:

@@ -4,7 +4,7 @@ transform back.
 Everything is an address (int64) or a size, so that each loop is compiled once. Distances between
 addresses are in bytes, sizes in numbers. Three arrays belong to a chunk of `tiles` tiles:
 
-    v  (36, tiles, c)          transformed images; c padded to a multiple of CHANNELS
+    v  (36, tiles, c)          transformed images; rows of `row_length(c)`
     m  (36, tiles, BLOCK)      their products with one block of output channels; or, in the
        (36, tiles, k)          weight gradient, the transformed gradients of the outputs
     u  (36, blocks, c, BLOCK)  transformed weights; the last or only block is narrower, a multiple
@@ -20,11 +20,12 @@ import numba
 from . import winograd_transforms as transforms
 from .isa import ISA
 from .microkernel import make_product, round_up
-from .simd import add_vectors, fence, read_float, vector_function, write_float
+from .simd import add_vectors, finish_streams, read_float, vector_function, write_float
 from .winograd_tiles import (
     CHANNELS,
     TABLES,
     WIDTH,
+    row_length,
     streams,
     tile_count,
     transform_gradients,
@@ -32,15 +33,16 @@ from .winograd_tiles import (
     transform_products,
 )
 
-__all__ = ["BLOCK", "GAP", "TILES", "block_width"]
-__all__ += ["convolve", "finish_weight_gradient", "sum_weight_gradient", "transform_weights"]
+__all__ = ["BLOCK", "GAP", "TILES", "block_width", "convolve", "convolve_block", "fence"]
+__all__ += ["finish_weight_gradient", "finish_window", "plane_bytes", "short_product"]
+__all__ += ["sum_weight_gradient", "transform_square", "transform_weights"]
 
 BLOCK = ISA.block or 1  # output channels of one product
 TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
 GAP = 144  # numbers between two planes: at powers of two they would share a few cache sets
 
-_tall_product = make_product(WIDTH, ISA.rows or (1,))
-_short_product = make_product(WIDTH, ISA.short_rows or (1,))
+tall_product = make_product(WIDTH, ISA.rows or (1,))
+short_product = make_product(WIDTH, ISA.short_rows or (1,))
 
 # each transform for a whole vector of channels, and for the first `count` of them
 _weight = vector_function(WIDTH)(transforms.weight_tile)
@@ -48,7 +50,7 @@ _weight_end = vector_function(WIDTH, optional=True)(transforms.weight_tile)
 _window = vector_function(WIDTH)(transforms.weight_gradient_tile)
 _window_end = vector_function(WIDTH, optional=True)(transforms.weight_gradient_tile)
 _add = vector_function(WIDTH)(add_vectors)
-_fence = vector_function(WIDTH)(fence)
+fence = vector_function(WIDTH)(finish_streams)
 
 
 @numba.njit(nogil=True)
@@ -63,6 +65,24 @@ def plane_bytes(numbers):
     return 4 * (numbers + GAP)
 
 
+@numba.njit(nogil=True)
+def convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, first, last, block):
+    """One block of output channels of the tiles first … last - 1: m = v @ u and its transform. The
+    planes of v and m are `plane` bytes apart, `u` is the block's first number.
+    """
+    width, v_row = block_width(block, s.k), 4 * row_length(s.c)
+    m_row = 4 * block_width(0, s.k)
+    for i in range(36):
+        tall_product(
+            False, last - first, width // WIDTH, v + i * plane, u + i * u_plane, m + i * plane,
+            s.c, v_row, 4, 4 * width, m_row,
+        )  # fmt: skip
+    transform_products(
+        s, m, plane, m_row, table, unread, y, streams(s, y), finish, first, last,
+        block * BLOCK, width,
+    )  # fmt: skip
+
+
 @numba.njit(cache=True, parallel=True)
 def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
     """y (n, p, q, k) from images x and transformed weights u, and what `finish` adds; `tiles` a
@@ -72,12 +92,11 @@ def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
     output channels, its plane takes the place of the plane of v before it.
     """
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    blocks, m_width = (k + BLOCK - 1) // BLOCK, min(BLOCK, k)
-    plane = plane_bytes(tiles * max(c, m_width))
+    blocks = (k + BLOCK - 1) // BLOCK
+    plane = plane_bytes(tiles * max(row_length(s.c), min(BLOCK, k)))
     u_plane = plane_bytes(s.c * k)
     count = tile_count(s)
     chunks = (count + tiles - 1) // tiles
-    streaming = streams(s, y)
     for worker in numba.prange(workers):
         table = scratch + worker * worker_bytes
         zeros = table + 4 * TABLES
@@ -91,18 +110,11 @@ def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
             last = min(first + tiles, count)
             transform_images(s, x, table, zeros, v, plane, first, last)
             for block in range(blocks):
-                width = block_width(block, s.k)
-                for i in range(36):
-                    _tall_product(
-                        False, last - first, width // WIDTH, v + i * plane,
-                        u + i * u_plane + 4 * block * BLOCK * s.c, m + i * plane,
-                        s.c, 4 * c, 4, 4 * width, 4 * m_width,
-                    )  # fmt: skip
-                transform_products(
-                    s, m, plane, 4 * m_width, table, unread, y, streaming, finish, first, last,
-                    block * BLOCK, width,
-                )  # fmt: skip
-        _fence()
+                weights = u + 4 * block * BLOCK * s.c
+                convolve_block(
+                    s, v, weights, u_plane, m, plane, table, unread, y, finish, first, last, block
+                )
+        fence()
 
 
 @numba.njit(nogil=True)
@@ -119,6 +131,24 @@ def _gather_rotated(w, c, k, first_in, first_out, to):
                 write_float(to + 4 * ((tap * WIDTH + i - first_in) * WIDTH + o - first_out), value)
 
 
+@numba.njit(nogil=True)
+def transform_square(w, u, plane, c, k, rotated, square, first_in, first_out):
+    """u = G g Gᵀ for WIDTH x WIDTH channels; `u` is the first number of their block."""
+    block = first_out // BLOCK
+    width = block_width(block, k)
+    if rotated:
+        _gather_rotated(w, k, c, first_in, first_out, square)
+    for i in range(first_in, min(first_in + WIDTH, c)):
+        to = u + 4 * (i * width + first_out - block * BLOCK)
+        start = w + 4 * (i * k + first_out)
+        if rotated:
+            _weight(square + 4 * (i - first_in) * WIDTH, 4 * WIDTH * WIDTH, to, plane)
+        elif first_out + WIDTH <= k:
+            _weight(start, 4 * c * k, to, plane)
+        else:
+            _weight_end(start, 4 * c * k, to, plane, k - first_out)
+
+
 @numba.njit(cache=True, parallel=True)
 def transform_weights(w, u, c, k, rotated, scratch, workers):
     """u = G g Gᵀ for windows w (9, c, k); with `rotated` for the input gradient's, w (9, k, c)
@@ -131,20 +161,8 @@ def transform_weights(w, u, c, k, rotated, scratch, workers):
         square = scratch + 4 * 9 * WIDTH * WIDTH * worker
         for item in range(worker * count // workers, (worker + 1) * count // workers):
             first_in, first_out = item // across * WIDTH, item % across * WIDTH
-            block = first_out // BLOCK
-            width = block_width(block, k)
-            if rotated:
-                _gather_rotated(w, k, c, first_in, first_out, square)
-            for i in range(first_in, min(first_in + WIDTH, c)):
-                to = u + 4 * (block * BLOCK * c + i * width + first_out - block * BLOCK)
-                if rotated:
-                    row = square + 4 * (i - first_in) * WIDTH
-                    _weight(row, 4 * WIDTH * WIDTH, to, plane)
-                elif first_out + WIDTH <= k:
-                    _weight(w + 4 * (i * k + first_out), 4 * c * k, to, plane)
-                else:
-                    start = w + 4 * (i * k + first_out)
-                    _weight_end(start, 4 * c * k, to, plane, k - first_out)
+            block = u + 4 * (first_out // BLOCK) * BLOCK * c
+            transform_square(w, block, plane, c, k, rotated, square, first_in, first_out)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -155,7 +173,8 @@ def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, ti
     scratch: tables, a row of zeros (the larger of c and k), v, m.
     """
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    v_plane, m_plane = plane_bytes(tiles * c), plane_bytes(tiles * k)
+    v_row, m_row = row_length(s.c), row_length(s.k)
+    v_plane, m_plane = plane_bytes(tiles * v_row), plane_bytes(tiles * m_row)
     u_plane = plane_bytes(c * k)
     count, blocks = tile_count(s), (k + BLOCK - 1) // BLOCK
     for worker in numba.prange(parts * divisions):
@@ -180,8 +199,18 @@ def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, ti
                     width = block_width(block, s.k)
                     b = m + plane * m_plane + 4 * block * BLOCK
                     to = du + (part * 36 + plane) * u_plane + 4 * block * BLOCK * c
-                    sizes = last - first, 4, 4 * c, 4 * k, 4 * width
-                    _short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
+                    sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
+                    short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
+
+
+@numba.njit(nogil=True)
+def finish_window(s, du, plane, dw, i, o):
+    """dw = Gᵀ du G for one input channel and WIDTH outputs; `du` is their place."""
+    to = dw + 4 * (i * s.k + o)
+    if o + WIDTH <= s.k:
+        _window(du, plane, to, 4 * s.c * s.k)
+    else:
+        _window_end(du, plane, to, 4 * s.c * s.k, s.k - o)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -197,8 +226,4 @@ def finish_weight_gradient(s, du, dw, parts, workers):
                 place = du + 4 * (block * BLOCK * c + i * width + o - block * BLOCK)
                 for more in range(36, 36 * parts):
                     _add(place + more % 36 * plane, place + more * plane)
-                to = dw + 4 * (i * s.k + o)
-                if o + WIDTH <= s.k:
-                    _window(place, plane, to, 4 * s.c * s.k)
-                else:
-                    _window_end(place, plane, to, 4 * s.c * s.k, s.k - o)
+                finish_window(s, place, plane, dw, i, o)

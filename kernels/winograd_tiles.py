@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 
 import numba
 from llvmlite import ir
+from numba.extending import register_jitable
 
 from . import winograd_transforms as transforms
 from .finish import finish_numbers
 from .isa import ISA
-from .microkernel import round_up
 from .simd import INT64, vector_function
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "streams", "tile_count"]
-__all__ += ["transform_gradients", "transform_images", "transform_products"]
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "streams"]
+__all__ += ["tile_count", "transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
 CHANNELS = ISA.channels
@@ -97,6 +97,16 @@ class Shape(NamedTuple):
     across: int
 
 
+@register_jitable
+def row_length(channels):
+    """Numbers from one tile to the next in a plane: the channels padded to a multiple of CHANNELS,
+    and many channels to an odd number of cache lines. At powers of two, a column of a plane would
+    have a few cache sets to itself.
+    """
+    length = -(-channels // CHANNELS) * CHANNELS
+    return length + 16 if length >= 128 and length % 32 == 0 else length
+
+
 @numba.njit(nogil=True)
 def tile_count(s):
     """How many tiles all images have."""
@@ -131,7 +141,7 @@ def _list_outputs(s, y, tile, outside, table):
 @numba.njit(nogil=True)
 def transform_images(s, x, table, zeros, v, plane, first, last):
     """v = Bᵀ d B of the image tiles first … last - 1."""
-    row = 4 * round_up(s.c, CHANNELS)
+    row = 4 * row_length(s.c)
     whole = s.c // WIDTH * WIDTH
     ahead = table + SECOND
     _list_inputs(s, x, first, zeros, ahead)
@@ -148,7 +158,7 @@ def transform_images(s, x, table, zeros, v, plane, first, last):
 @numba.njit(nogil=True)
 def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
     """m = A dy Aᵀ of the output tiles first … last - 1, channels start … stop - 1."""
-    row = 4 * round_up(s.k, WIDTH)
+    row = 4 * row_length(s.k)
     whole = min(stop, s.k // WIDTH * WIDTH)
     ahead = table + SECOND
     _list_outputs(s, g, first, zeros, ahead)

@@ -28,6 +28,14 @@ vectors = pytest.mark.skipif(not ISA.width, reason="plain code has no Winograd k
 ONE = {"stride": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
+@pytest.fixture(params=["tiles", "channels"])
+def order(request, monkeypatch):
+    """What a thread takes: some tiles through all channels, or some channels of all tiles."""
+    monkeypatch.setattr(winograd, "DEEP", 0 if request.param == "channels" else 1 << 60)
+    monkeypatch.setattr(winograd, "FEW", 1 << 60)
+    return request.param
+
+
 def rms(a: np.ndarray, exact: np.ndarray) -> float:
     """Relative root-mean-square error."""
     assert a.shape == exact.shape
@@ -134,10 +142,26 @@ def test_instructions_multiply_with_the_matrix(rng, name):
 
 @vectors
 @pytest.mark.parametrize("block", range(7))
-def test_every_channel_count(rng, block):
+def test_every_channel_count(rng, order, block):
     """1 … 70, each as input and as output."""
     for c in range(10 * block + 1, 10 * block + 11):
         check(draw(rng, 1 + c % 2, 5, 6, c, 71 - c))
+
+
+@vectors
+def test_orders_by_channels_and_tiles(rng, order):
+    """Blocks of channels that are not full, rows longer than their channels."""
+    check(draw(rng, 2, 9, 10, 130, 200))
+    check(draw(rng, 3, 7, 7, 256, 65, (0, 2)), (0, 2))
+
+
+@vectors
+@pytest.mark.parametrize(
+    ("images", "k", "deep"),
+    [((128, 4, 4, 512), 512, True), ((128, 8, 8, 256), 256, False), ((512, 8, 8, 512), 512, False)],
+)
+def test_few_tiles_of_many_channels_go_by_channels(images, k, deep):
+    assert winograd._deep(winograd._shape(images, k, (1, 1))) is deep
 
 
 @vectors
@@ -167,7 +191,7 @@ def test_error_of_deep_sums(rng, channels):
 
 @vectors
 @pytest.mark.parametrize(("c", "k"), [(16, 16), (20, 70), (130, 144)])
-def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k):
+def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, order, c, k):
     """The work is cut for so many threads; with at least two of them it also runs on two."""
     arrays = draw(rng, 5, 13, 13, c, k)
     before, results = threads(), []
@@ -182,7 +206,7 @@ def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k):
 
 @vectors
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (3, 9, 10, 17, 33), (2, 33, 5, 70, 129)])
-def test_nothing_is_written_outside(rng, monkeypatch, shape):
+def test_nothing_is_written_outside(rng, monkeypatch, order, shape):
     guard, mark = 256, np.float32(1e30)
     wholes = []
 
@@ -200,12 +224,12 @@ def test_nothing_is_written_outside(rng, monkeypatch, shape):
     monkeypatch.setattr(winograd, "workspace", workspace)
     monkeypatch.setattr(winograd, "threads", lambda: 3)
     check(draw(rng, *shape))
-    assert len(wholes) == 9
+    assert len(wholes) == (10 if order == "channels" else 9)
     assert all((w[:guard] == mark).all() and (w[-guard:] == mark).all() for w in wholes)
 
 
 @vectors
-def test_outputs_past_the_caches_are_the_same(rng, monkeypatch):
+def test_outputs_past_the_caches_are_the_same(rng, monkeypatch, order):
     """Only outputs that begin at a cache line are written so."""
     x, w, _ = draw(rng, 7, 16, 12, 20, 64)
     outputs = []
