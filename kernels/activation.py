@@ -1,4 +1,6 @@
-"""Functions that array modules lack: the error function, for the exact GELU."""
+"""Element-wise functions that array modules lack, or compute on one thread: the error function, for
+the exact GELU, and sums of gradients.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import numpy as np
 from .cases import Case, permuted_view
 from .dispatch import kernel
 
-__all__ = ["erf"]
+__all__ = ["add_to", "erf"]
+
+CHUNK = 1 << 14  # elements a task
 
 
 @kernel(Case((3, 5)), Case(permuted_view(3, 4)))
@@ -35,3 +39,31 @@ def _erf_cpu(x: np.ndarray) -> np.ndarray:
 def _erf_flat(x, y):
     for i in numba.prange(x.size):
         y[i] = math.erf(x[i])
+
+
+@kernel(Case((3, 5), (3, 5)), Case((70, 500), (70, 500)), Case(permuted_view(3, 4), (3, 4)))
+def add_to(total: Any, x: Any) -> Any:
+    """total += x, for arrays of one shape; returns total."""
+    total += x
+    return total
+
+
+def _contiguous(total: np.ndarray, x: np.ndarray) -> bool:
+    alike = total.dtype == x.dtype and total.dtype.kind == "f"
+    return alike and all(a.flags.c_contiguous and a.flags.aligned for a in (total, x))
+
+
+@add_to.cpu(serves=_contiguous)
+def _add_to_cpu(total: np.ndarray, x: np.ndarray) -> np.ndarray:
+    if total.size <= CHUNK:  # waking the threads would take longer
+        total += x
+    else:
+        _add_flat(total.reshape(-1), x.reshape(-1))
+    return total
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _add_flat(total, x):
+    for chunk in numba.prange((x.size + CHUNK - 1) // CHUNK):
+        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, x.size)):
+            total[i] += x[i]

@@ -1,9 +1,9 @@
 """The buffer pool of the kernels' outputs and workspaces, and their number of threads.
 
 Fresh memory is slow: the kernel clears every page at first touch, which for a training step costs
-as much as its BatchNorms. So a block that is no longer in use is kept and handed out again. What
+as much as its BatchNorms. So memory that is no longer in use is kept and handed out again. What
 makes that safe: the base of a pooled array is a `_Lease`, every view keeps it alive, and only its
-collection returns the block. Nobody frees by hand, so nothing that a caller still holds is ever
+collection returns the memory. Nobody frees by hand, so nothing that a caller still holds is ever
 overwritten.
 """
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import defaultdict, deque
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,10 +24,11 @@ from numba.np.ufunc import parallel as numba_parallel
 
 from .dispatch import array_module
 
-__all__ = ["Pool", "empty", "pool", "set_threads", "threads", "workspace", "zeros"]
+__all__ = ["Pool", "address", "empty", "pool", "set_threads", "threads", "workspace", "zeros"]
 
 SMALLEST = 1 << 15  # bytes; below this, malloc recycles memory by itself
-FORGET = 0.95  # what remains of the memory of how much was in use, at each block not found
+PAGE = 1 << 12  # bytes: pieces are whole pages
+AREA = 1 << 26  # bytes: the first area
 ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 MOST_THREADS = 512  # more are a slip of the keyboard
 
@@ -40,44 +42,58 @@ if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
 
 
+def address(array: np.ndarray) -> int:
+    """Where an array's memory begins: `array.ctypes.data` in a fifth of the time."""
+    return array.__array_interface__["data"][0]
+
+
 class _Lease:
-    """Owns one block while any array uses it; `__del__` gives it back to the pool."""
+    """Owns one piece of memory while any array uses it; `__del__` gives it back to the pool."""
 
-    __slots__ = ("__array_interface__", "_block", "_pool")
+    __slots__ = ("__array_interface__", "_pool", "_size", "_start")
 
-    def __init__(self, pool: Pool, block: np.ndarray, shape: tuple[int, ...], dtype: np.dtype):
-        self._pool, self._block = pool, block
+    def __init__(
+        self, pool: Pool, start: int, size: int, shape: tuple[int, ...], dtype: np.dtype
+    ) -> None:
+        self._pool, self._start, self._size = pool, start, size
         self.__array_interface__ = {
             "shape": shape,
             "typestr": dtype.str,
-            "data": (block.ctypes.data, False),
+            "data": (start, False),
             "version": 3,
         }
 
     def __del__(self) -> None:
-        self._pool.give_back(self._block)
+        self._pool.returned.append((self._start, self._size))
 
 
 class Pool:
-    """Recycles aligned blocks of memory by size class (eight classes an octave).
+    """Hands out pieces of large areas of memory, and joins idle neighbours again.
+
+    A piece comes from the smallest idle one that is large enough, so memory that one layer used
+    serves the next, whatever its shapes. Areas are taken from the system in doubling sizes; the
+    system gives an area memory only where it is written.
 
     >>> pool = Pool()
     >>> a = pool.empty((256, 256), np.float32)
-    >>> address = a.ctypes.data
+    >>> place = address(a)
     >>> del a
-    >>> pool.empty((256, 255), np.float32).ctypes.data == address
+    >>> address(pool.empty((256, 255), np.float32)) == place
     True
     """
 
     def __init__(self) -> None:
-        # deque.append and deque.pop are atomic: leases may end in any thread, also inside a
-        # collection
-        self._idle: defaultdict[int, deque[np.ndarray]] = defaultdict(deque)
-        self._lock = threading.RLock()  # re-entrant: a lease may end inside a locked line
+        # a lease may end in any thread, also inside a collection in the middle of a locked line:
+        # it only appends here, which is atomic
+        self.returned: deque[tuple[int, int]] = deque()
+        self._lock = threading.Lock()
+        self._areas: dict[int, np.ndarray] = {}  # by where their first piece begins
+        self._idle: list[tuple[int, int]] = []  # (size, start), sorted
+        self._sizes: dict[int, int] = {}  # of idle pieces, by their start
+        self._starts: dict[int, int] = {}  # of idle pieces, by their end
         self.poison = bool(os.environ.get("MINIRES_POISON"))
-        self.fresh = 0  # blocks ever taken from the system
-        self.in_use = 0  # bytes
-        self.most = 0.0  # bytes: the most in use at a time, slowly forgotten
+        self.total = 0  # bytes of all areas
+        self.fresh = 0  # areas ever taken from the system
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """An uninitialised C-contiguous array, filled with NaN when `poison` is set."""
@@ -86,47 +102,80 @@ class Pool:
         if size < SMALLEST:
             array = np.empty(shape, dtype)
         else:
-            array = np.asarray(_Lease(self, self._take(_size_class(size)), tuple(shape), dtype))
+            size = -(-size // PAGE) * PAGE
+            array = np.asarray(_Lease(self, self._take(size), size, tuple(shape), dtype))
         if self.poison:
             array.fill(np.nan if dtype.kind == "f" else 113)
         return array
 
-    def _take(self, size: int) -> np.ndarray:
+    def _take(self, size: int) -> int:
         with self._lock:
-            self.in_use += size
-            self.most = max(self.most, self.in_use)
-        try:
-            return self._idle[size].pop()
-        except IndexError:
-            # a step repeated finds all its blocks; once shapes change for good, let the old ones go
-            self.most = max(FORGET * self.most, self.in_use)
-            if self.idle > 2 * self.most:
-                self.trim()
-            self.fresh += 1
-            raw = np.empty(size + ALIGNMENT, np.uint8)
-            start = -raw.ctypes.data % ALIGNMENT
-            return raw[start : start + size]
+            self._collect()
+            position = bisect_left(self._idle, (size, 0))
+            if position == len(self._idle):
+                self._grow(size)
+                position = bisect_left(self._idle, (size, 0))
+            found, start = self._idle[position]
+            self._remove(start)
+            if found > size:
+                self._add(start + size, found - size)
+            return start
 
-    def give_back(self, block: np.ndarray) -> None:
-        """Called by a lease at its end; never by hand."""
-        with self._lock:
-            self.in_use -= block.size
-        self._idle[block.size].append(block)
+    def _collect(self) -> None:
+        """Take in what leases gave back."""
+        while self.returned:
+            self._add(*self.returned.popleft())
+
+    def _add(self, start: int, size: int) -> None:
+        """Note an idle piece, joined with those before and behind it."""
+        if start in self._starts:
+            before = self._starts[start]
+            size += start - before
+            start = before
+            self._remove(start)
+        if start + size in self._sizes:
+            size += self._remove(start + size)
+        insort(self._idle, (size, start))
+        self._sizes[start], self._starts[start + size] = size, start
+
+    def _remove(self, start: int) -> int:
+        size = self._sizes.pop(start)
+        del self._starts[start + size]
+        del self._idle[bisect_left(self._idle, (size, start))]
+        return size
+
+    def _grow(self, size: int) -> None:
+        size = max(size, self.total, AREA)
+        # a page more than the pieces: areas never touch, so that neighbours are of one area
+        area = np.empty(size + PAGE, np.uint8)
+        start = address(area) + -address(area) % ALIGNMENT
+        self._areas[start] = area
+        self.total += size
+        self.fresh += 1
+        self._add(start, size)
 
     @property
     def idle(self) -> int:
         """Bytes kept for reuse."""
-        return sum(size * len(blocks) for size, blocks in list(self._idle.items()))
+        with self._lock:
+            self._collect()
+            return sum(size for size, _ in self._idle)
+
+    @property
+    def in_use(self) -> int:
+        """Bytes that arrays use."""
+        return self.total - self.idle
 
     def trim(self) -> None:
-        """Return the idle blocks to the system."""
-        self._idle.clear()
-        self.most = self.in_use
-
-
-def _size_class(size: int) -> int:
-    step = 1 << max(size.bit_length() - 4, 12)
-    return -(-size // step) * step
+        """Return the areas of which nothing is in use to the system."""
+        with self._lock:
+            self._collect()
+            for start, area in list(self._areas.items()):
+                size = area.size - PAGE
+                if self._sizes.get(start) == size:
+                    self._remove(start)
+                    del self._areas[start]
+                    self.total -= size
 
 
 pool = Pool()

@@ -52,8 +52,8 @@ NUMBER_ALIGNED = 4  # bytes: vectors may start at any float32
 class Lanes:
     """The instructions, for vectors of `width` lanes, that a function's body puts together."""
 
-    def __init__(self, builder: ir.IRBuilder, width: int) -> None:
-        self.builder, self.width = builder, width
+    def __init__(self, builder: ir.IRBuilder, width: int, streams: bool = False) -> None:
+        self.builder, self.width, self.streams = builder, width, streams
         self.type = ir.VectorType(FLOAT, width)
         self._bits = ir.VectorType(BIT, width)
 
@@ -122,6 +122,10 @@ class Lanes:
         reading, nearest, data = INT32(0), INT32(3), INT32(1)
         self._call("llvm.prefetch.p0", kind, [place, reading, nearest, data])
 
+    def put_out(self, x: Any, address: Any) -> None:
+        """Write a vector of an output: `stream` it where the function `streams`."""
+        self.stream(x, address) if self.streams else self.store(x, address)
+
     def broadcast(self, address: Any) -> Any:
         """The one number at an address, in every lane."""
         place = self.builder.inttoptr(address, FLOAT.as_pointer())
@@ -168,6 +172,15 @@ class Lanes:
         text = "vdpbf16ps $2, $1, $0"
         return self.builder.call(ir.InlineAsm(kind, text, "=v,v,v,0", side_effect=False), [x, y, z])
 
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger of x and y; where x is NaN, NaN."""
+        return self.builder.select(self.builder.fcmp_ordered("<", x, y), y, x)
+
+    def where_positive(self, condition: Any, x: Any) -> Any:
+        """x where `condition` is above 0, else 0."""
+        zero = self.constant(0.0)
+        return self.builder.select(self.builder.fcmp_ordered(">", condition, zero), x, zero)
+
     def every_lane(self, number: Any, kind: ir.VectorType) -> Any:
         """A vector of any kind with the same number in every lane."""
         undefined = ir.Constant(kind, ir.Undefined)
@@ -180,16 +193,19 @@ class Lanes:
         return self.builder.call(function, arguments)
 
 
-def vector_function(width: int, optional: bool = False) -> Callable[[Callable[..., None]], Any]:
+def vector_function(
+    width: int, optional: bool = False, streams: bool = False
+) -> Callable[[Callable[..., None]], Any]:
     """Decorate `body(lanes, *int64s)`: compiled code calls it with the int64s alone.
 
-    The body's parameters with a default value are left out, or all taken with `optional`.
+    The body's parameters with a default value are left out, or all taken with `optional`. With
+    `streams`, its `put_out` writes past the cache.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
         def typing(*arguments):
             def generate(context, builder, _, values):
-                body(Lanes(builder, width), *values)
+                body(Lanes(builder, width, streams), *values)
                 return context.get_dummy_value()
 
             return types.void(*[types.int64] * (len(arguments) - 1)), generate

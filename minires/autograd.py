@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .backend import array_module
+from .backend import add_to, array_module
 from .errors import GraphError, NonFiniteError, ShapeError
 
 __all__ = [
@@ -194,11 +194,12 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
                     source.grad, source.owned = dx, fresh
                     heapq.heappush(pending, source)
                 elif source.owned:
-                    source.grad += dx
+                    source.grad = add_to(source.grad, dx)
                 else:
                     source.grad, source.owned = source.grad + dx, True
             if not retain_graph:
                 node.release()
+            del grads, dx  # what was added needs its memory no longer
     finally:
         for node in pending:  # after an error, leave no half-made sums behind
             node.grad = None

@@ -14,9 +14,18 @@ from typing import Any
 import numpy as np
 
 from .kernels import bf16
+from .kernels.activation import add_to
 from .kernels.dispatch import array_module
 
-__all__ = ["PRECISIONS", "array_module", "cuda_available", "device_of", "is_array", "precision"]
+__all__ = [
+    "PRECISIONS",
+    "add_to",
+    "array_module",
+    "cuda_available",
+    "device_of",
+    "is_array",
+    "precision",
+]
 __all__ += ["resolve_device", "resolve_precision", "to_device"]
 
 DEVICES = ("cpu", "cuda")

@@ -152,38 +152,24 @@ MUTATIONS = [
     ),
     # BatchNorm
     *(
-        in_functional("norm", *row)
+        in_kernels(("kernels.norm", "functional.norm"), *row)
         for row in (
-            ("batch_norm", "eval-mode statistics in training", "if stats.from_batch:", "if False:"),
-            ("batch_norm", "missing mean", "d = -a * sum_g / rows - b", "d = -b"),
             (
                 "batch_norm",
-                "missing projection",
-                "b = -a * dgamma * stats.inverse_std / rows",
-                "b = 0 * a",
+                "eval-mode statistics in training",
+                "/ rows if from_batch else 0 * a",
+                "* 0",
             ),
-            (
-                "batch_norm",
-                "gamma left out",
-                "a = stats.gamma * stats.inverse_std\n    if",
-                "a = stats.inverse_std\n    if",
-            ),
-            (
-                "batch_norm",
-                "not normalised",
-                "dgamma = sum_gx * stats.inverse_std",
-                "dgamma = sum_gx",
-            ),
-            ("conv_norm", "residual not masked", "masked if relu else g)", "g)"),
-            ("conv_norm", "ReLU forgotten", "kept = y if relu else None", "kept = None"),
+            ("batch_norm", "missing mean", "d = -a * dbeta / rows - b", "d = -b"),
+            ("batch_norm", "missing projection", "b = -a * dgamma * inverse_std", "b = 0 * a"),
+            ("batch_norm", "gamma left out", "a = gamma * inverse_std", "a = inverse_std"),
+            ("batch_norm", "not normalised", ".sum(axis=axes) * inverse_std", ".sum(axis=axes)"),
+            ("batch_norm", "mean not subtracted", "(x.astype(np.float64) - mean)", "x"),
+            ("conv_norm", "ReLU forgotten", "elif relu:", "elif False:"),
         )
     ),
-    in_kernels(
-        ("kernels.norm", "functional.norm"),
-        "batch_norm",
-        "mean not subtracted",
-        "(g * (x.astype(np.float64) - mean)).sum",
-        "(g * x.astype(np.float64)).sum",
+    in_functional(
+        "norm", "conv_norm", "residual not masked", "g if masked is None else masked", "g"
     ),
     # pooling
     *(

@@ -2,82 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..kernels import conv as conv_kernels
 from ..kernels.cases import Case, permuted_view
-from ..kernels.norm import channel_moments, gradient_sums, normalise, normalise_gradient
+from ..kernels.norm import line, normalise, normalise_batch, normalise_gradient
 from ..op import op
 from .conv import check_conv, check_dtypes, check_residual, check_vector, conv_gradients
 
 __all__ = ["batch_norm", "conv_norm", "fold"]
 
 
-class _Statistics(NamedTuple):
-    """What normalises: per-channel float64 arrays (c,)."""
-
-    mean: Any
-    var: Any
-    inverse_std: Any
-    gamma: Any
-    beta: Any
-    from_batch: bool
-
-
-def _statistics(
-    name: str, x: Any, gamma: Any, beta: Any, running: Any, training: bool, eps: float
-) -> _Statistics:
-    """The batch's statistics in training, else the running ones."""
+def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: bool) -> tuple:
+    """gamma, beta, and the running mean and variance, float64 (c,), or None in training."""
     xp = check_dtypes(name, x, gamma=gamma, beta=beta)
     c = x.shape[-1]
     if x.ndim < 2 or x.size == 0:
         raise ShapeError(f"{name}: x must be (n, …, c) with at least one row, got {x.shape}")
     check_vector(name, "gamma", gamma, c)
     check_vector(name, "beta", beta, c)
+    gamma = xp.ones(c, x.dtype) if gamma is None else gamma
+    beta = xp.zeros(c, x.dtype) if beta is None else beta
     if training:
         if x.size == c:
             raise ShapeError(
                 f"{name}: training needs more than one value a channel, got x={x.shape}"
             )
-        mean, var = channel_moments(x)
-    elif not isinstance(running, tuple | list) or len(running) != 2:
+        return gamma, beta, None
+    if not isinstance(running, tuple | list) or len(running) != 2:
         raise ShapeError(f"{name}: running=(mean, var) is needed when training=False")
+    mean, var = (xp.asarray(v) for v in running)
+    check_vector(name, "running mean", mean, c)
+    check_vector(name, "running variance", var, c)
+    return gamma, beta, (mean.astype("float64"), var.astype("float64"))
+
+
+def _norm(
+    x: Any, gamma: Any, beta: Any, running: Any, residual: Any, eps: float, relu: bool
+) -> tuple[Any, ...]:
+    """The output, (mean, var) of the batch in training, and the gradients as a function of g."""
+    if running is None:
+        y, mean, var = normalise_batch(x, gamma, beta, residual, eps=eps, relu=relu)
     else:
-        mean, var = (xp.asarray(v) for v in running)
-        check_vector(name, "running mean", mean, c)
-        check_vector(name, "running variance", var, c)
-        mean, var = mean.astype("float64"), var.astype("float64")
-    ones = xp.ones(c) if gamma is None else gamma.astype("float64")
-    shift = xp.zeros(c) if beta is None else beta.astype("float64")
-    return _Statistics(mean, var, 1 / xp.sqrt(var + eps), ones, shift, training)
+        mean, var = running
+        y = normalise(x, *line(gamma, beta, mean, var, eps), residual, relu=relu)
+    signs = y if relu and residual is not None else None
+    from_batch = running is None
 
+    def gradients(g):
+        """dx, dgamma, dbeta and the residual's"""
+        *grads, masked = normalise_gradient(
+            g, x, gamma, beta, mean, var, signs, relu=relu, from_batch=from_batch, eps=eps
+        )
+        return (*grads, g if masked is None else masked)
 
-def _apply(x: Any, stats: _Statistics, residual: Any, relu: bool) -> Any:
-    scale = stats.gamma * stats.inverse_std
-    return normalise(x, scale, stats.beta - stats.mean * scale, residual, relu=relu)
-
-
-def _gradients(g: Any, x: Any, y: Any, stats: _Statistics, want_masked: bool) -> tuple[Any, ...]:
-    """(dx, dgamma, dbeta, masked g). y is the output when a ReLU followed, else None.
-
-    With x̂ = (x - mean) / std, in training:
-        dx = gamma / std · (g - mean(g) - x̂ · mean(g · x̂))
-    and without the two means where the statistics are constants.
-    """
-    sum_g, sum_gx = gradient_sums(g, x, stats.mean, y)
-    dgamma = sum_gx * stats.inverse_std
-    a = stats.gamma * stats.inverse_std
-    if stats.from_batch:
-        rows = x.size // x.shape[-1]
-        b = -a * dgamma * stats.inverse_std / rows
-        d = -a * sum_g / rows - b * stats.mean
-    else:
-        b = d = 0 * a
-    dx, masked = normalise_gradient(g, x, a, b, d, y, want_masked=want_masked)
-    return dx, dgamma.astype(x.dtype), sum_g.astype(x.dtype), masked
+    return y, (mean, var) if from_batch else None, gradients
 
 
 def _running(c: int) -> tuple[Any, Any]:
@@ -101,14 +83,9 @@ def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    stats = _statistics("batch_norm", x, gamma, beta, running, training, eps)
-    y = _apply(x, stats, None, relu=False)
-
-    def backward(g, needs):
-        dx, dgamma, dbeta, _ = _gradients(g, x, None, stats, want_masked=False)
-        return (dx, dgamma, dbeta)[: len(needs)]
-
-    return (y, (stats.mean, stats.var) if training else None), backward
+    gamma, beta, running = _check("batch_norm", x, gamma, beta, running, training)
+    y, aux, gradients = _norm(x, gamma, beta, running, None, eps, relu=False)
+    return (y, aux), lambda g, needs: gradients(g)[: len(needs)]
 
 
 @op(
@@ -162,19 +139,16 @@ def conv_norm(
     """
     params = check_conv("conv_norm", x, w, stride, padding, dilation, groups)
     z = conv_kernels.conv2d(x, w, **params)
-    stats = _statistics("conv_norm", z, gamma, beta, running, training, eps)
+    gamma, beta, running = _check("conv_norm", z, gamma, beta, running, training)
     check_residual("conv_norm", x, residual, z.shape)
-    y = _apply(z, stats, residual, relu)
+    y, aux, gradients = _norm(z, gamma, beta, running, residual, eps, relu)
 
     def backward(g, needs):
-        kept = y if relu else None
-        dz, dgamma, dbeta, masked = _gradients(
-            g, z, kept, stats, want_masked=needs[4:] == (True,) and relu
-        )
+        dz, *rest = gradients(g)
         dx, dw = conv_gradients(dz, x, w, params, needs)
-        return (dx, dw, dgamma, dbeta, masked if relu else g)[: len(needs)]
+        return (dx, dw, *rest)[: len(needs)]
 
-    return (y, (stats.mean, stats.var) if training else None), backward
+    return (y, aux), backward
 
 
 def fold(
@@ -186,7 +160,6 @@ def fold(
     b (k,), gamma and beta may be None; running and eps are those of `batch_norm`.
     """
     check_dtypes("conv_norm", w, bias=b)
-    stats = _statistics("conv_norm", w, gamma, beta, running, False, eps)
-    scale = stats.gamma * stats.inverse_std
-    mean = stats.mean if b is None else stats.mean - b
-    return (w * scale).astype(w.dtype), (stats.beta - mean * scale).astype(w.dtype)
+    gamma, beta, (mean, var) = _check("conv_norm", w, gamma, beta, running, False)
+    scale, shift = line(gamma, beta, mean if b is None else mean - b, var, eps)
+    return (w * scale).astype(w.dtype), shift.astype(w.dtype)

@@ -21,7 +21,8 @@ __all__ = ["Flat"]
 class Flat:
     """The parameters of one group, dtype and device, and their state.
 
-    w, g (n,): weights and room for the gradients; parameter i is offsets[i]:offsets[i + 1].
+    w (n,): the weights, and during a step g (n,): the gradients; parameter i is
+        offsets[i]:offsets[i + 1].
     """
 
     def __init__(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -29,7 +30,7 @@ class Flat:
         self.offsets = [0, *accumulate(p.size for p in params)]
         self.dtype, self.device = params[0].dtype, params[0].device
         self.w = empty((self.offsets[-1],), self.dtype, like=params[0].array)
-        self.g = empty((self.offsets[-1],), self.dtype, like=params[0].array)
+        self.g: Any = None
         self.views = [self._view(self.w, i) for i in range(len(params))]
         self.steps = [0] * len(params)
         self.state: dict[str, Any] = {}
@@ -67,6 +68,8 @@ class Flat:
 
     def gather(self, start: int, stop: int) -> None:
         """Copy the gradients of the parameters start … stop - 1 into g."""
+        if self.g is None:
+            self.g = empty(self.w.shape, self.dtype, like=self.w)
         for i in range(start, stop):
             p = self.params[i]
             if p.grad.shape != p.shape:
@@ -76,7 +79,8 @@ class Flat:
             self._view(self.g, i)[...] = p.grad
 
     def count_step(self, start: int, stop: int) -> None:
-        """Note that the parameters start … stop - 1 have changed."""
+        """Note that the parameters start … stop - 1 have changed; g is needed no more."""
+        self.g = None
         for i in range(start, stop):
             self.steps[i] += 1
             self.params[i].bump_version()

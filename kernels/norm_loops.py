@@ -1,0 +1,280 @@
+"""The compiled loops of BatchNorm: rows of `width` numbers, in vectors.
+
+As in `winograd_loops`, large arrays are addresses (int64). A row joins several rows of c channels,
+so a vector `table` holds each channel's numbers several times. Every pass waits for memory: what
+counts is how often it reads and writes, and that large outputs are written past the cache (which
+saves a third of their traffic, because a line need not be read before).
+
+A pass goes over PARTS row ranges, whatever the number of threads, and what they found is added in
+float64 in a fixed order.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .isa import ISA
+from .simd import copy_vector, finish_streams, vector_function
+
+__all__ = ["PARTS", "SHIFT", "WIDTH", "normalise", "normalise_batch", "normalise_gradient"]
+
+PARTS = 16  # row ranges
+ROWS = 64  # rows that are summed in float32 before float64 takes over
+WIDTH = ISA.width or 4  # channels in a vector
+
+# rows of the tables (…, width) of each channel's numbers
+SCALE, SHIFT, FLOOR = 0, 1, 2  # max(x · scale + shift, floor) is the output
+MEAN, A, B, D = 2, 3, 4, 5  # a · g + b · x + d is the gradient
+
+
+@vector_function(WIDTH)
+def _add_moments(lanes, x, start, sum_d, sum_dd):
+    d = lanes.subtract(lanes.load(x), lanes.load(start))
+    lanes.store(lanes.add(lanes.load(sum_d), d), sum_d)
+    lanes.store(lanes.multiply_add(d, d, lanes.load(sum_dd)), sum_dd)
+
+
+def _line(lanes, x, table, row):
+    """x · scale + shift, rounded as often whoever computes it: the gradient needs the same sign."""
+    scaled = lanes.multiply(x, lanes.load(table))
+    return lanes.add(scaled, lanes.load(lanes.offset(table, row)))
+
+
+def _normalise(lanes, x, table, row, y):
+    v = _line(lanes, lanes.load(x), table, row)
+    floor = lanes.load(lanes.offset(lanes.offset(table, row), row))
+    lanes.put_out(lanes.larger(v, floor), y)
+
+
+def _normalise_and_add(lanes, x, table, row, y, residual):
+    v = lanes.add(_line(lanes, lanes.load(x), table, row), lanes.load(residual))
+    floor = lanes.load(lanes.offset(lanes.offset(table, row), row))
+    lanes.put_out(lanes.larger(v, floor), y)
+
+
+def _add_sums(lanes, g, x, table, row, sums):
+    """sums += g, and below it g · (x - mean)"""
+    mean = lanes.load(lanes.steps(table, row, MEAN + 1)[MEAN])
+    below = lanes.offset(sums, row)
+    lanes.store(lanes.add(lanes.load(sums), g), sums)
+    x = lanes.subtract(x, mean)
+    lanes.store(lanes.multiply_add(g, x, lanes.load(below)), below)
+
+
+@vector_function(WIDTH)
+def _sum_gated(lanes, g, x, table, row, sums):
+    x = lanes.load(x)
+    g = lanes.where_positive(_line(lanes, x, table, row), lanes.load(g))
+    _add_sums(lanes, g, x, table, row, sums)
+
+
+def _sum_masked(lanes, g, x, table, row, sums, y, masked):
+    g = lanes.where_positive(lanes.load(y), lanes.load(g))
+    lanes.put_out(g, masked)
+    _add_sums(lanes, g, lanes.load(x), table, row, sums)
+
+
+def _gradient(lanes, g, x, table, row, dx):
+    x = lanes.load(x)
+    a, b, d = (lanes.load(place) for place in lanes.steps(table, row, D + 1)[A:])
+    g = lanes.where_positive(_line(lanes, x, table, row), lanes.load(g))
+    lanes.put_out(lanes.multiply_add(a, g, lanes.multiply_add(b, x, d)), dx)
+
+
+_copy = vector_function(WIDTH)(copy_vector)
+_fence = vector_function(WIDTH)(finish_streams)
+_keep, _stream = vector_function(WIDTH), vector_function(WIDTH, streams=True)
+_normalise_keep, _normalise_stream = _keep(_normalise), _stream(_normalise)
+_add_keep, _add_stream = _keep(_normalise_and_add), _stream(_normalise_and_add)
+_mask_keep, _mask_stream = _keep(_sum_masked), _stream(_sum_masked)
+_gradient_keep, _gradient_stream = _keep(_gradient), _stream(_gradient)
+
+
+@numba.njit(nogil=True)
+def _part_moments(x, low, high, part):
+    """part (2, width) = mean and sum of squared deviations of the rows low … high - 1."""
+    width = part.shape[1]
+    sums = np.empty((3, width), np.float32)
+    d, dd, first = sums.ctypes.data, sums[1:].ctypes.data, sums[2:].ctypes.data
+    mean, squares = part
+    for start in range(low, high, ROWS):
+        end = min(start + ROWS, high)
+        sums[:] = 0
+        for k in range(0, 4 * width, 4 * WIDTH):
+            _copy(first + k, x + 4 * start * width + k)  # nothing cancels after subtracting it
+        for row in range(x + 4 * start * width, x + 4 * end * width, 4 * width):
+            for k in range(0, 4 * width, 4 * WIDTH):
+                _add_moments(row + k, first + k, d + k, dd + k)
+        new = end - start
+        share = new / (end - low)
+        for k in range(width):
+            total = np.float64(sums[0, k])
+            delta = np.float64(sums[2, k]) + total / new - mean[k]
+            mean[k] += delta * share
+            squares[k] += np.float64(sums[1, k]) - total * total / new
+            squares[k] += delta * delta * (start - low) * share
+
+
+@numba.njit(nogil=True)
+def _merge(parts, count, mean, var):
+    """Chan's rule: join the (mean, sum of squared deviations) of the row ranges, first to last."""
+    c, seen = mean.size, 0
+    for t in range(PARTS):
+        new = (t + 1) * count // PARTS - t * count // PARTS
+        for start in range(0, parts.shape[2] if new else 0, c):
+            share = new / (seen + new)
+            for k in range(c):
+                delta = parts[t, 0, start + k] - mean[k]
+                mean[k] += delta * share
+                var[k] += parts[t, 1, start + k] + delta * delta * seen * share
+            seen += new
+    var /= seen
+
+
+@numba.njit(nogil=True)
+def _set_line(gamma, beta, mean, var, eps, table):
+    """The line that normalises: (x - mean) / std · gamma + beta = x · scale + shift."""
+    c = mean.size
+    for k in range(table.shape[1]):
+        scale = gamma[k % c] * (1 / np.sqrt(var[k % c] + eps))
+        table[SCALE, k] = scale
+        table[SHIFT, k] = beta[k % c] - mean[k % c] * scale
+
+
+@numba.njit(nogil=True)
+def _part_outputs(x, low, high, table, residual, y, stream):
+    row, address = 4 * table.shape[1], table.ctypes.data
+    for start in range(low * row, high * row, row):
+        for k in range(0, row, 4 * WIDTH):
+            i = start + k
+            if residual and stream:
+                _add_stream(x + i, address + k, row, y + i, residual + i)
+            elif residual:
+                _add_keep(x + i, address + k, row, y + i, residual + i)
+            elif stream:
+                _normalise_stream(x + i, address + k, row, y + i)
+            else:
+                _normalise_keep(x + i, address + k, row, y + i)
+    if stream:
+        _fence()
+
+
+@numba.njit(cache=True, parallel=True)
+def normalise(x, count, table, residual, y, stream):
+    """y = max(x · scale + shift (+ residual), floor) for `count` rows; residual may be 0."""
+    for t in numba.prange(PARTS):
+        low, high = t * count // PARTS, (t + 1) * count // PARTS
+        _part_outputs(x, low, high, table, residual, y, stream)
+
+
+@numba.njit(cache=True, parallel=True)
+def normalise_batch(x, count, gamma, beta, eps, parts, mean, var, table, residual, y, stream):
+    """The same by the batch's own mean and variance; parts (PARTS, 2, width), mean and var are
+    zeros at first, table holds the floor.
+    """
+    for t in numba.prange(PARTS):
+        _part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
+    _merge(parts, count, mean, var)
+    _set_line(gamma, beta, mean, var, eps, table)
+    for t in numba.prange(PARTS):
+        low, high = t * count // PARTS, (t + 1) * count // PARTS
+        _part_outputs(x, low, high, table, residual, y, stream)
+
+
+@numba.njit(nogil=True)
+def _part_sums(g, x, low, high, table, y, masked, stream, part):
+    """part (2, width) = the sums of g and of g · (x - mean) over the rows low … high - 1."""
+    row, address = 4 * table.shape[1], table.ctypes.data
+    sums = np.empty(part.shape, np.float32)
+    to = sums.ctypes.data
+    for first in range(low, high, ROWS):
+        sums[:] = 0
+        for start in range(first * row, min(first + ROWS, high) * row, row):
+            for k in range(0, row, 4 * WIDTH):
+                i = start + k
+                if not y:
+                    _sum_gated(g + i, x + i, address + k, row, to + k)
+                elif stream:
+                    _mask_stream(g + i, x + i, address + k, row, to + k, y + i, masked + i)
+                else:
+                    _mask_keep(g + i, x + i, address + k, row, to + k, y + i, masked + i)
+        part += sums
+    if y and stream:
+        _fence()
+
+
+@numba.njit(nogil=True)
+def _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table):
+    """sums (2, c) = dbeta and dgamma, and the table's a, b, d; see `norm.normalise_gradient`."""
+    c = mean.size
+    for t in range(PARTS):
+        for j in range(2):
+            for start in range(0, parts.shape[2], c):
+                for k in range(c):
+                    sums[j, k] += parts[t, j, start + k]
+    for k in range(c):
+        inverse_std = 1 / np.sqrt(var[k] + eps)
+        sums[1, k] *= inverse_std
+        a = gamma[k] * inverse_std
+        b = -a * sums[1, k] * inverse_std / rows if from_batch else 0.0
+        d = -a * sums[0, k] / rows - b * mean[k] if from_batch else 0.0
+        for i in range(k, table.shape[1], c):
+            table[A, i], table[B, i], table[D, i] = a, b, d
+
+
+@numba.njit(nogil=True)
+def _part_gradient(g, x, low, high, table, dx, stream):
+    row, address = 4 * table.shape[1], table.ctypes.data
+    for start in range(low * row, high * row, row):
+        for k in range(0, row, 4 * WIDTH):
+            i = start + k
+            if stream:
+                _gradient_stream(g + i, x + i, address + k, row, dx + i)
+            else:
+                _gradient_keep(g + i, x + i, address + k, row, dx + i)
+    if stream:
+        _fence()
+
+
+@numba.njit(nogil=True)
+def _prepare_gradient(gamma, beta, mean, var, eps, gated, table):
+    if gated:
+        _set_line(gamma, beta, mean, var, eps, table)
+    else:
+        table[SCALE], table[SHIFT] = 0, 1  # every 0 · x + 1 is positive
+    for k in range(table.shape[1]):
+        table[MEAN, k] = mean[k % mean.size]
+
+
+@numba.njit(cache=True, parallel=True)
+def normalise_gradient(
+    g,
+    x,
+    count,
+    gamma,
+    beta,
+    mean,
+    var,
+    eps,
+    gated,
+    from_batch,
+    y,
+    masked,
+    parts,
+    sums,
+    table,
+    dx,
+    stream,
+):
+    """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
+    _prepare_gradient(gamma, beta, mean, var, eps, gated, table)
+    for t in numba.prange(PARTS):
+        low, high = t * count // PARTS, (t + 1) * count // PARTS
+        _part_sums(g, x, low, high, table, y, masked, stream, parts[t])
+    rows = count * (table.shape[1] // mean.size)
+    _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table)
+    upstream = masked if y else g
+    for t in numba.prange(PARTS):
+        low, high = t * count // PARTS, (t + 1) * count // PARTS
+        _part_gradient(upstream, x, low, high, table, dx, stream)
