@@ -65,6 +65,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
         (["predict", "a"], "arguments are required: IMAGE"),
         (["predict", "a", "b.png", "--json", "--csv"], "predict: give --csv or --json, not both"),
         (["embed", "a", "--output", "a.txt"], "--output: must end in .npy, got a.txt"),
+        (["embed", "a", "--output", "no/a.npy"], "--output: there is no folder no"),
         (["embed", "a"], "arguments are required: --output"),
         (["train", "--freeze", "stem"], "--freeze: means nothing without --init"),
         (["predict", "a", "b.png", "--top", "0"], "--top-k: must be at least 1, got 0"),

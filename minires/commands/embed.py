@@ -55,9 +55,11 @@ def run(given: argparse.Namespace) -> int:
     path = Path(given.output)
     if path.suffix != ".npy":
         raise ConfigError(f"--output: must end in .npy, got {given.output}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--output: there is no folder {path.parent}")
     loaded = load_trained(given.source, **loading_options(given))
     skipped: dict[str, str] = {}
-    rows: list[list[Any]] = []
+    rows: list[list[Any]] = [["file"]]
     watch = Watch(quiet=given.quiet)
     with watch.bar("images", None, delay=0.1) as bar:
         if given.images:
@@ -70,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
                 vectors = embed(loaded, (x for x, _ in loader), bar.update)
             rows, skipped = _of_data_set(images, loader)
     warn_skipped(skipped)
-    _write(path, vectors, [["file"] if given.images else ["index", "class"], *rows])
+    _write(path, vectors, rows)
     found = {"output": str(path), "rows": str(path.with_suffix(".csv"))}
     if given.json:
         print(json.dumps({**found, "shape": list(vectors.shape), "skipped": skipped}))
@@ -90,13 +92,15 @@ def _of_pictures(
 
 
 def _of_data_set(images: Any, loader: Any) -> tuple[list[list[Any]], dict[str, str]]:
-    """What each row is of, and the pictures that have none because they cannot be read."""
-    skipped = loader.skipped if isinstance(loader, PictureLoader) else {}
-    rows = []
-    for k, label in enumerate(images.labels.tolist()):
-        if not skipped or printable(images.path(k)) not in skipped:
-            rows.append([k, images.classes[label]])
-    return rows, skipped
+    """The heading and what each row is of; and the pictures that have none because they cannot be
+    read.
+    """
+    names = [images.classes[label] for label in images.labels.tolist()]
+    if not isinstance(loader, PictureLoader):
+        return [["index", "class"], *map(list, enumerate(names))], {}
+    files = [printable(images.path(k)) for k in range(len(images))]
+    kept = [[f, name] for f, name in zip(files, names) if f not in loader.skipped]
+    return [["file", "class"], *kept], loader.skipped
 
 
 def _write(path: Path, vectors: np.ndarray, rows: list[list[Any]]) -> None:

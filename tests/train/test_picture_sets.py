@@ -178,3 +178,13 @@ def test_train_and_evaluate(run: Run, folder: Path, tmp_path: Path):
         assert code == 0, err
         scores = json.loads(printed)
         assert scores["total"] == size - len(scores["skipped"])
+
+    vectors = tmp_path / "features.npy"
+    code, _, err = run("embed", out, "--split", "train", "--output", vectors)
+    assert code == 0, err
+    rows = (tmp_path / "features.csv").read_text().splitlines()
+    assert rows[0] == "file,class"
+    assert len(rows) - 1 == len(np.load(vectors)) < 28
+    assert rows[1].startswith(f"{folder}/a/")
+    assert rows[1].endswith(",a")
+    assert not any("01.png,a" in row for row in rows)  # damaged
