@@ -11,7 +11,7 @@ first, which costs as much as some 48 tiles. So it needs images that fill their 
 them. Packing weights pays with enough pixels, too.
 
 3x3 windows with stride 2 have a Winograd form, too: even and odd pixels apart, 25 products instead
-of 36. Tried on the forward convolutions of ResNet-18 and ResNet-50 alone, it took 0.71 to 0.77 of
+of 36. Tried on the forward convolutions of ResNet-18 and ResNet-50 alone, it took 0.72 to 0.77 of
 the direct time on two threads. It is not used: with both gradients it needs transforms of its own.
 
 Measured on one thread of an AMD EPYC (Zen 4), a convolution with both gradients takes the time of
