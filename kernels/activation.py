@@ -41,7 +41,12 @@ def _erf_flat(x, y):
         y[i] = math.erf(x[i])
 
 
-@kernel(Case((3, 5), (3, 5)), Case((70, 500), (70, 500)), Case(permuted_view(3, 4), (3, 4)))
+@kernel(
+    Case((3, 5), (3, 5)),
+    Case((2, 3, 4), (2, 3, 4)),
+    Case((70, 500), (70, 500)),
+    Case(permuted_view(3, 4), (3, 4)),
+)
 def add_to(total: Any, x: Any) -> Any:
     """total += x, for arrays of one shape; returns total."""
     total += x
