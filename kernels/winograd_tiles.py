@@ -6,8 +6,8 @@ zeros and written to a row that nobody reads, so that a tile at an edge differs 
 Transforms wait for memory more than they compute. While one tile is transformed, the pixels of the
 next are fetched; and outputs, which nobody reads before the whole layer is done, are written past
 the caches where that is possible: so the lines that they overwrite are never read. On two cores
-of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.16 (64 and 128
-channels) and 1.08 (256) times as fast, those of ResNet-20 1.25 to 1.5 times.
+of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.0 to 1.2 times
+as fast, those of ResNet-20 about 1.1 to 1.25 times.
 
 Everything is an address (int64) or a size; distances between addresses are in bytes, sizes in
 numbers.

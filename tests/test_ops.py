@@ -20,6 +20,7 @@ import minires.kernels
 from minires.checking.ops import case_arrays, check_case, op_cases
 from minires.kernels.cases import Case
 from minires.kernels.dispatch import KERNELS, Kernel, ran, reference
+from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads, threads
 from minires.op import OPS, Op
 from minires.tensor import Tensor
@@ -201,4 +202,6 @@ def test_kernel_twin_serves_most_cases(kernel: Kernel):
         for case in kernel.cases
         for dtype in TOLERANCES
     ]
+    if not ISA.width and not any(served):
+        pytest.skip("its twin is written in vectors, which plain code does not have")
     assert np.mean(served) >= 0.5

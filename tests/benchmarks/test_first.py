@@ -33,6 +33,7 @@ def test_the_first_process_has_an_empty_folder(
     assert len(set(folders)) == 1
 
 
+@pytest.mark.slow
 def test_a_first_step(tmp_path):
     assert first.first_step("resnet20", 1, str(tmp_path)) > 0
     assert list(tmp_path.glob("minires-*"))
