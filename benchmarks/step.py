@@ -6,10 +6,9 @@
 Both engines start from the same weights and see the same images. First their outputs and losses
 must agree; then they take turns, about a second a turn, and each round gives one ratio. The rival
 is the faster of PyTorch's variants: eager in channels_last, and torch.compile (bf16: both under
-autocast). Speeds are medians
-in images a second; `spread` is the lowest and highest ratio of the rounds; `peak_rss_mb` is the
-memory of minires alone, in a process of its own. Needs `pip install -e '.[bench]'`. Ends with
-status 1 when the engines disagree and 2 when asked for what cannot be.
+autocast). Speeds are medians in images a second; `spread` is the lowest and highest ratio of the
+rounds; `peak_rss_mb` is the memory of minires alone, in a process of its own. Needs `pip install -e
+'.[bench]'`. Ends with status 1 when the engines disagree and 2 when asked for what cannot be.
 
 Both engines held to AVX2 (`isa` and `held` in the output say so):
 

@@ -9,7 +9,7 @@ and the gradients in the cache, right before the product; images, weights and su
 everywhere else. Winograd convolutions stay float32: their transforms amplify the rounding of the
 operands four times (1 % of error instead of 0.24 %), and with float32 they are faster already.
 
-    row i of pixels      x[0] x[1] | x[2] x[3] | …           pairs along the row: `round_row`
+    row i of pixels      x[0] x[1] | x[2] x[3] | …           pairs along the row: `round_rows`
     two rows of weights  w0[0] w1[0] | w0[1] w1[1] | …       pairs across them: `pair_rows`
 
 A pair takes the place of one float32, so the micro-kernel walks over pairs as over numbers.

@@ -116,13 +116,14 @@ def convolve(
     bundles = _bundles(groups, w.shape[3])
     s = _windows(x.shape, w.shape, stride, padding, dilation, bundles)
     finish, _kept = prepare_finish(w.shape[3], b, residual, relu)
-    return _convolve(x, _bundle(w, groups, bundles), s, False, finish, packed)
+    return _convolve(x, w, s, groups, False, finish, packed)
 
 
 def _convolve(
     x: np.ndarray,
     w: np.ndarray,
     s: Windows,
+    groups: int,
     transposed: bool,
     finish: Finish = NOTHING,
     packed: dict[str, Any] | None = None,
@@ -136,7 +137,7 @@ def _convolve(
     form = "direct, bf16" if pairs else "direct"
     u = None if packed is None else packed.get(form)
     if u is None:
-        u = empty((s.groups * depth * k,), x.dtype)
+        u, w = empty((s.groups * depth * k,), x.dtype), _bundle(w, groups, s.groups)
         loops.pack_weights(_at(w), _at(u), s.groups, depth, s.k, transposed, workers)
         if pairs:
             loops.pair_weights(_at(u), s.groups, depth, s.k, workers)
@@ -161,10 +162,9 @@ def convolve_input_gradient(
     """g (n, p, q, k), w (r, s, c/groups, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
     images, bundles = (len(g), *size, w.shape[2] * groups), _bundles(groups, w.shape[3])
     s = _windows(images, w.shape, stride, padding, dilation, bundles)
-    w = _bundle(w, groups, bundles)
     if _is_pointwise(s):
-        return _convolve(g, w, s._replace(c=s.k, k=s.c), True)
-    g = np.ascontiguousarray(g)
+        return _convolve(g, w, s._replace(c=s.k, k=s.c), groups, True)
+    g, w = np.ascontiguousarray(g), _bundle(w, groups, bundles)
     dx = empty(images, g.dtype)
     depth, workers = s.r * s.s * s.c, min(threads(), s.n)
     padded, pairs = _round_up(depth, WIDTH), uses_bf16(g.dtype)

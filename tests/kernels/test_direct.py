@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -163,26 +162,12 @@ def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, windo
         ((2, 13, 5, 32), (1, 1, 16, 64), (1, 1), (0, 0), 2),
     ],
 )
-def test_nothing_is_written_outside(rng, monkeypatch, x, w, stride, padding, groups):
-    guard, mark = 256, np.float32(1e30)
-    wholes = []
-
-    def guarded(size: tuple[int, ...], dtype: Any) -> np.ndarray:
-        whole = np.full(np.prod(size) + 2 * guard, mark, dtype)
-        wholes.append(whole)
-        whole[guard:-guard] = np.nan
-        return whole[guard:-guard].reshape(size)
-
-    @contextmanager
-    def workspace(size: tuple[int, ...], dtype: Any) -> Any:
-        yield guarded(size, dtype)
-
-    monkeypatch.setattr(direct, "empty", guarded)
-    monkeypatch.setattr(direct, "workspace", workspace)
+def test_nothing_is_written_outside(rng, monkeypatch, guards, x, w, stride, padding, groups):
+    guards.surround(direct)
     monkeypatch.setattr(direct, "threads", lambda: 3)
     check(*draw(rng, x, w, stride, padding, groups=groups))
-    assert len(wholes) >= 9
-    assert all((v[:guard] == mark).all() and (v[-guard:] == mark).all() for v in wholes)
+    assert len(guards.wholes) >= 9
+    guards.check()
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -157,10 +157,6 @@ def share_the_memory(unit: Unit) -> None:
     unit.conv.weight.assign(2.0)
 
 
-def replace_weight(unit: Unit) -> None:
-    unit.conv.weight = nn.Parameter(2 * unit.conv.weight.array)
-
-
 def make_plain(bn: nn.BatchNorm2d) -> None:
     bn.affine, bn.weight, bn.bias = False, None, None
 
@@ -178,7 +174,7 @@ CHANGES: dict[str, Callable[[Unit, Any], Any]] = {
     "gamma added to": lambda u, x: add_in_place(u.bn.weight),
     "detached weight assigned": lambda u, x: u.conv.weight.detach().assign(0.1),
     "view of the weight": lambda u, x: write_through_a_view(u),
-    "weight replaced": lambda u, x: replace_weight(u),
+    "another weight": lambda u, x: setattr(u.conv, "weight", nn.Parameter(2 * u.conv.weight.array)),
     "weight shared": lambda u, x: share_the_memory(u),
     "array replaced": lambda u, x: setattr(u.conv.weight, "array", 2 * u.conv.weight.array),
     "gamma replaced": lambda u, x: setattr(u.bn, "weight", nn.Parameter(np.ones(6, np.float32))),
