@@ -30,15 +30,16 @@ settings.load_profile("minires")
 pool.poison = True  # an element that a kernel forgets to write is NaN, not what lay there by luck
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `gpu` where there is none, and `compiled` where Numba is switched off.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` unless asked for, and `compiled` where Numba is switched off.
 
     Look for the GPU only when such a test was chosen.
     """
-    chosen = [item for item in items if "gpu" in item.keywords]
-    if chosen and not cuda_available():
+    chosen = [item for item in items if item.get_closest_marker("gpu")]
+    if chosen and "gpu" not in config.option.markexpr and not cuda_available():
+        reason = "no GPU here: pip install -e '.[test,gpu-rig]' && pytest -m gpu"
         for item in chosen:
-            item.add_marker(pytest.mark.skip(reason="needs CuPy and a GPU"))
+            item.add_marker(pytest.mark.skip(reason=reason))
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         for item in items:
             if "compiled" in item.keywords:

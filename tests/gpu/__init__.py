@@ -1,0 +1,1 @@
+"""Everything about GPUs that can be shown without one; see `emulator` and `device`."""
