@@ -208,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.make:
         print(make(given.make, given.count, given.seconds), "of", given.count, "pictures")
         return 0
-    with data.PictureReader(given.workers, cache=given.cache) as reader:
+    copies = data.Copies(given.cache) if given.cache else None
+    with data.PictureReader(given.workers, copies=copies) as reader:
         if given.fill:
             result = fill(given.fill, given.batch, reader, given.seconds)
         else:

@@ -26,6 +26,7 @@ __all__ = [
 
 ENVIRONMENT = """environment variables:
   MINIRES_DATA             folder of the data sets, where --data is not given (else ./data)
+  XDG_CACHE_HOME           folder with minires/pictures, shrunken copies (else ~/.cache)
   MINIRES_TRACEBACK=1      show where an error arose, not only its line
   NUMBA_THREADING_LAYER    omp, tbb or workqueue (default: the first that there is)
   OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 0.1 ms by default

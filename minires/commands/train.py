@@ -17,7 +17,7 @@ __all__ = ["add", "run"]
 EXAMPLES = [
     "",
     "--dataset cifar10 --data DIR --model resnet18 --epochs 10",
-    "--dataset folder --data DIR --model resnet18 --cache-pictures DIR",
+    "--dataset folder --data DIR --model resnet18 --cache-gb 20",
     "--dataset folder --data DIR --init FILE --reset-head",
     "--resume RUN",
     "--limit 200 --epochs 1 --out runs/quick",

@@ -1,6 +1,7 @@
 """Data sets, augmentation and the prefetching loader."""
 
 from .cifar import cifar10, cifar100
+from .copies import Copies, copies_folder
 from .dataset import Dataset, limit, only_classes, split_validation
 from .download import download
 from .loader import Loader
@@ -15,6 +16,7 @@ __all__ = [
     "CLASS_STATS",
     "NORMALISATIONS",
     "Augment",
+    "Copies",
     "Dataset",
     "Loader",
     "PictureAugment",
@@ -23,6 +25,7 @@ __all__ = [
     "Pictures",
     "cifar10",
     "cifar100",
+    "copies_folder",
     "dataset_names",
     "default_data_dir",
     "download",

@@ -11,6 +11,7 @@ starts in some 0.1 s.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -29,9 +30,10 @@ from .task import Box, Limits, Outcome, Task, central_box, crop_box, uniforms
 __all__ = ["FORMATS", "READY", "do", "read_picture", "serve"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-JPEG_QUALITY = 95  # of the copies in the cache
 READY = b"ready"  # what a worker says first
-CACHE_VERSION = 1  # another one when the copies change
+COPY_VERSION = 2  # another one when the copies change
+COPY_QUALITY = 95  # of JPEG
+COPY_GAP = 1.1  # they are resized from that size on, up to there halved, thirded, ...
 
 # EXIF orientation: (axes swapped, stored x runs backwards, stored y too, Image.Transpose by name)
 ORIENTATIONS = {
@@ -49,23 +51,31 @@ def read_picture(file: Any, task: Task, limits: Limits) -> Any:
     """The picture of a task from `file`, a path or an open file: a PIL image, RGB, (size, size).
 
     Grey, palette and CMYK pictures become RGB, 16 bits become 8, what is transparent becomes
-    white; of an animation the first picture. Raises ValueError for more than `max_pixels`, and
-    whatever Pillow raises for what it cannot read.
+    white; of an animation the first picture. With a folder of copies, a large picture is seen
+    through its copy, whether that could be written or not. Raises ValueError for more than
+    `max_pixels`, and whatever Pillow raises for what it cannot read.
     """
+    return _read(file, task, limits)[0]
+
+
+def _read(file: Any, task: Task, limits: Limits) -> tuple[Any, int]:
+    """The picture, and what the outcome says of the copy that was made."""
     if limits.cache is None:
         with _open(file, limits.max_pixels) as image:
-            return _seen(image, task)
+            return _seen(image, task), 0
     side = 2 * task.size
-    path = _copy_path(file, side, limits.cache)
+    path = _copy_path(file, side, limits)
     with contextlib.suppress(Exception), _open(path, limits.max_pixels) as image:
-        return _seen(image, task)
+        picture = _seen(image, task)
+        _mark_used(path, limits.since)
+        return picture, 0
     with _open(file, limits.max_pixels) as image:  # no copy yet, or a damaged one
         if min(image.size) <= side:
-            return _seen(image, task)
+            return _seen(image, task), 0
         data = _encoded(image, side)
-    _write(path, data)
+    copied = _write(path, data) if task.keep else 0
     with _open(io.BytesIO(data), limits.max_pixels) as image:  # no epoch differs from another
-        return _seen(image, task)
+        return _seen(image, task), copied
 
 
 def _seen(image: Any, task: Task) -> Any:
@@ -101,8 +111,12 @@ def _oriented(image: Any) -> tuple[int, int, int]:
     return (height, width, orientation) if swapped else (width, height, orientation)
 
 
-def _cut(image: Any, orientation: int, box: Box, size: tuple[int, int]) -> Any:
-    """The part `box` of the picture as it is looked at, resized to `size`, RGB."""
+def _cut(image: Any, orientation: int, box: Box, size: tuple[int, int], gap: float = 2.0) -> Any:
+    """The part `box` of the picture as it is looked at, resized to `size`, RGB.
+
+    It is first shrunk by a whole number, to no less than `gap` times `size`: fast, a little less
+    smooth.
+    """
     from PIL import Image
 
     swapped, back_x, back_y, turn = ORIENTATIONS.get(orientation, (False, False, False, ""))
@@ -124,7 +138,7 @@ def _cut(image: Any, orientation: int, box: Box, size: tuple[int, int]) -> Any:
         image = _as_rgb(image.crop((x, y, math.ceil(right), math.ceil(bottom))))
         left, top, right, bottom = left - x, top - y, right - x, bottom - y
     part = (max(left, 0), max(top, 0), min(right, image.width), min(bottom, image.height))
-    small = image.resize(size, Image.Resampling.BILINEAR, box=part, reducing_gap=2.0)
+    small = image.resize(size, Image.Resampling.BILINEAR, box=part, reducing_gap=gap)
     return small.transpose(Image.Transpose[turn]) if turn else small
 
 
@@ -156,28 +170,36 @@ def _vary(image: Any, task: Task, numbers: Iterator[float]) -> Any:
     return image
 
 
-# The cache
+# Shrunken copies; `copies.py` counts and deletes them
 
 
-def _copy_path(file: Any, side: int, cache: str) -> str:
-    status = os.stat(file)
-    what = [CACHE_VERSION, os.path.abspath(file), status.st_size, status.st_mtime_ns, side]
+def _copy_path(file: Any, side: int, limits: Limits) -> str:
+    """Where the copy is of the file as it is now: another one after any change of it."""
+    status, most = os.stat(file), limits.max_pixels
+    what = COPY_VERSION, os.path.abspath(file), status.st_size, status.st_mtime_ns, side, most
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return os.path.join(cache, name[:2], name + ".jpg")
+    return os.path.join(str(limits.cache), name[:2], name + ".jpg")
 
 
-def _write(path: str, data: bytes) -> None:
-    """In one move, as another worker may be at it; where the disk is full, without a copy."""
+def _mark_used(path: str, since: float) -> None:
+    with contextlib.suppress(OSError):  # of another user, on a disk only to be read
+        if os.stat(path).st_mtime < since:
+            os.utime(path)
+
+
+def _write(path: str, data: bytes) -> int:
+    """In one move, as another worker may be at it; returns its bytes, or minus the error number."""
     beside = f"{path}.{os.getpid()}.new"
     try:
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(beside, "wb") as out:
-                out.write(data)
-            os.replace(beside, path)
-    finally:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(beside, "wb") as out:
+            out.write(data)
+        os.replace(beside, path)
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
+        return -(error.errno or errno.EIO)
+    return len(data)
 
 
 def _encoded(image: Any, side: int) -> bytes:
@@ -185,8 +207,8 @@ def _encoded(image: Any, side: int) -> bytes:
     width, height, orientation = _oriented(image)
     scale = side / min(width, height)
     size = max(side, round(width * scale)), max(side, round(height * scale))
-    out = io.BytesIO()
-    _cut(image, orientation, (0, 0, width, height), size).save(out, "JPEG", quality=JPEG_QUALITY)
+    out, whole = io.BytesIO(), (0, 0, width, height)
+    _cut(image, orientation, whole, size, COPY_GAP).save(out, "JPEG", quality=COPY_QUALITY)
     return out.getvalue()
 
 
@@ -216,10 +238,12 @@ def _reason(error: Exception) -> str:
 def do(task: Task, limits: Limits, memory: Any) -> Outcome:
     """Put the picture of a task into its slot of `memory`, a writable buffer of bytes."""
     reasons: list[str] = []
+    copied = 0
     with _quietly():
         for file in task.files:
             try:
-                pixels = read_picture(file, task, limits).tobytes()
+                picture, copied = _read(file, task, limits)
+                pixels = picture.tobytes()
             except Exception as error:  # whatever a damaged file makes Pillow raise
                 reasons.append(_reason(error))
                 continue
@@ -227,7 +251,7 @@ def do(task: Task, limits: Limits, memory: Any) -> Outcome:
             memory[start : start + len(pixels)] = pixels
             break
     done = len(reasons) < len(task.files)
-    return Outcome(task.slot, reasons, done, time.process_time())
+    return Outcome(task.slot, reasons, done, time.process_time(), copied)
 
 
 def serve(file: int, length: int, limits: Limits) -> None:

@@ -171,7 +171,8 @@ class PictureLoader:
         if not wanted.asked:
             return
         files = [pictures.path(i) for i in wanted.asked]
-        task = Task(wanted.slot, files, self.size, centre=centre_share(self.size))
+        centre, keep = centre_share(self.size), self.reader.may_copy
+        task = Task(wanted.slot, files, self.size, centre=centre, keep=keep)
         if augment:
             draw = self.seed, DRAW_STREAM, wanted.epoch, wanted.index
             task = task._replace(draw=draw, **vars(augment))
@@ -181,6 +182,7 @@ class PictureLoader:
         """Wait for the picture wanted or its stand-in; False when it has to be left out."""
         while wanted.asked:
             outcome = engine.wait(wanted.slot)
+            self.reader.note_copy(outcome.copied)
             for index, reason in zip(wanted.asked, outcome.reasons):
                 self.reader.note(self.dataset, index, reason)
             if outcome.done:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import PictureError
+from .copies import Copies
 from .pictures import Pictures, printable
 from .task import Limits
 from .workers import InProcess, Workers
@@ -21,8 +21,9 @@ class PictureReader:
     `workers=0`, the caller.
 
     A picture that cannot be read, or of more than `max_pixels`, is remembered in `skipped` (file:
-    reason) when `on_bad` is "skip"; "stop" raises PictureError. `cache` is a folder for shrunken
-    copies of large pictures. Close it, or use it in a `with` statement, to end the workers.
+    reason) when `on_bad` is "skip"; "stop" raises PictureError. Large pictures are read from their
+    shrunken `copies`, where there are to be any. Close it, or use it in a `with` statement, to end
+    the workers.
     """
 
     def __init__(
@@ -31,17 +32,17 @@ class PictureReader:
         *,
         max_pixels: int = 100_000_000,
         on_bad: str = "skip",
-        cache: str | os.PathLike[str] | None = None,
+        copies: Copies | None = None,
     ) -> None:
         if workers < 0:
             raise ValueError(f"PictureReader: workers is {workers} but must be at least 0")
         if on_bad not in ON_BAD:
             raise ValueError(f"PictureReader: on_bad is {on_bad!r} but must be skip or stop")
         _check_pillow()
-        if cache is not None:
-            _check_writable(cache)
-        self.workers, self.on_bad = workers, on_bad
-        self.limits = Limits(max_pixels, None if cache is None else os.path.abspath(cache))
+        self.workers, self.on_bad, self.copies = workers, on_bad, copies
+        self.limits = Limits(max_pixels)
+        if copies is not None:
+            self.limits = Limits(max_pixels, copies.folder, copies.begun)
         self.skipped: dict[str, str] = {}
         self._engine: InProcess | Workers | None = None
         self._finished, self._iterations = 0.0, 0
@@ -89,6 +90,20 @@ class PictureReader:
             raise PictureError(f"{path}: {reason}")
         self.skipped[path] = reason
 
+    @property
+    def may_copy(self) -> bool:
+        """Whether to write copies of pictures that have none yet."""
+        return self.copies is not None and self.copies.may_write
+
+    def note_copy(self, copied: int) -> None:
+        """Count a copy that was written, or stop writing them; see `Copies.note`."""
+        if self.copies is not None:
+            self.copies.note(copied)
+
+    def news(self) -> Iterator[str]:
+        """What to tell the user about the copies, each line once."""
+        return iter(()) if self.copies is None else self.copies.news()
+
     def close(self) -> None:
         """End the worker processes; a new iteration starts new ones."""
         if self._engine is not None:
@@ -102,12 +117,3 @@ def _check_pillow() -> None:
         import PIL.Image  # noqa: F401 - lazily: other data sets need no pictures
     except ImportError as error:
         raise ImportError("folders of pictures need Pillow: pip install pillow") from error
-
-
-def _check_writable(folder: str | os.PathLike[str]) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise type(error)(f"cannot write to the cache {folder}: {error.strerror}") from None

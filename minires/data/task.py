@@ -29,10 +29,13 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Limits(NamedTuple):
-    """What holds for every picture: the most pixels, and the folder of shrunken copies or None."""
+    """What holds for every picture: the most pixels, the folder of shrunken copies or None, and
+    since when (Unix time) a copy must have been used to count as used.
+    """
 
     max_pixels: int
     cache: str | None = None
+    since: float = 0.0
 
 
 class Task(NamedTuple):
@@ -40,7 +43,8 @@ class Task(NamedTuple):
 
     `draw` is (seed, stream, epoch, index) for a random crop of at least `area` of the picture,
     mirrored by chance if `flip`, its colours changed by up to the share `jitter`; None for the
-    central square whose side is the share `centre` of the shorter side.
+    central square whose side is the share `centre` of the shorter side. keep: whether to write the
+    shrunken copy, where there is none yet.
     """
 
     slot: int
@@ -51,18 +55,21 @@ class Task(NamedTuple):
     flip: bool = False
     jitter: float = 0.0
     centre: float = 0.875
+    keep: bool = False
 
 
 class Outcome(NamedTuple):
     """Why the first files of a task could not be read; if `done`, the picture is of the next one.
 
-    `seconds`: CPU time that this process has taken so far.
+    `seconds`: CPU time that this process has taken so far. copied: bytes of the copy that was
+    written, or minus the error number if it could not be.
     """
 
     slot: int
     reasons: list[str]
     done: bool
     seconds: float
+    copied: int = 0
 
 
 # Random numbers

@@ -161,8 +161,12 @@ class TrainConfig:
     )
     max_megapixels: float = _option(100.0, "folder: larger pictures count as such", above=0)
     cache_pictures: str | None = _option(
-        None, "folder: keep shrunken copies of large pictures here", of="DIR"
+        None,
+        "folder: where to keep shrunken copies of large pictures, none for no copies "
+        "($XDG_CACHE_HOME/minires/pictures)",
+        of="DIR|none",
     )
+    cache_gb: float = _option(4.0, "folder: most that all copies there take, gigabytes", above=0)
 
     def resolved(self) -> TrainConfig:
         """The same with every `None` that has a default filled in, and every value checked."""

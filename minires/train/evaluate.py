@@ -185,9 +185,10 @@ def labelled_batches(
     if not card.dataset:
         raise ConfigError(f"{source}: does not say which data it is for; give --dataset NAME")
     run = RunFolder(source).config
-    config = TrainConfig.load(run) if run.is_file() else TrainConfig()
+    config = TrainConfig.load(run) if run.is_file() else TrainConfig(cache_pictures="none")
     images = load_split(card.dataset, data or config.data, split, limit, download, config)
-    with make_reader(config) if isinstance(images, Pictures) else nullcontext() as reader:
+    files = isinstance(images, Pictures)
+    with make_reader(config, fill=False) if files else nullcontext() as reader:
         yield images, eval_loader(images, card.mean, card.std, card.size, reader)
 
 

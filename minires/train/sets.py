@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 
 from ..data import (
     Augment,
+    Copies,
     Dataset,
     Loader,
     PictureAugment,
     PictureLoader,
     PictureReader,
     Pictures,
+    copies_folder,
     default_data_dir,
     load_dataset,
     normalisation,
@@ -97,6 +100,10 @@ class Sets:
         """The pictures that could not be read so far, and why."""
         return {} if self.reader is None else self.reader.skipped
 
+    def news(self) -> Iterator[str]:
+        """What to tell the user about the pictures' copies, each line once."""
+        return iter(()) if self.reader is None else self.reader.news()
+
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time of decoding pictures, and of everything, so far."""
         if self.reader is None:
@@ -160,8 +167,10 @@ def eval_loader(
     return Loader(dataset, EVAL_BATCH, **stats)
 
 
-def make_reader(config: TrainConfig) -> PictureReader:
-    """What decodes the pictures of a run."""
+def make_reader(config: TrainConfig, fill: bool = True) -> PictureReader:
+    """What decodes the pictures of a run; with `fill` it may make copies of them, else it only
+    reads those that there are.
+    """
     workers = config.workers
     if workers is None:
         workers = usable_cores() if os.name == "posix" else 0
@@ -169,8 +178,15 @@ def make_reader(config: TrainConfig) -> PictureReader:
         workers,
         max_pixels=round(1e6 * config.max_megapixels),
         on_bad=config.on_bad_picture,
-        cache=config.cache_pictures,
+        copies=_copies(config, fill),
     )
+
+
+def _copies(config: TrainConfig, fill: bool) -> Copies | None:
+    folder = config.cache_pictures or copies_folder()
+    if folder in (None, "none"):
+        return None
+    return Copies(folder, round(1e9 * config.cache_gb), fill)
 
 
 def class_weights(config: TrainConfig, sets: Sets) -> np.ndarray | None:

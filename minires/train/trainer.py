@@ -35,7 +35,8 @@ from .watch import (
 
 __all__ = ["Trainer", "train"]
 
-MOVABLE = ("data", "download", "device", "threads", "workers")  # these may change on resuming
+# these may change on resuming
+MOVABLE = ("data", "download", "device", "threads", "workers", "cache_gb")
 
 
 class Trainer:
@@ -77,8 +78,8 @@ class Trainer:
         watch: Watch | None = None,
         **changes: Any,
     ) -> Trainer:
-        """Go on with the run in `out`. Only data, download, device, threads and workers may
-        differ from its config.json.
+        """Go on with the run in `out`. Only data, download, device, threads, workers and cache_gb
+        may differ from its config.json.
 
         Raises ConfigError for another change, DataError when there is nothing whole to go on from.
         """
@@ -139,6 +140,7 @@ class Trainer:
         self.keeper.begin()
         what = self.config, self.model, self.sets, self.device
         self.watch.say(f"{introduction(*what)}; {self.folder.path}")
+        self._tell_news()
         until = self.epochs if stop_after_epoch is None else min(stop_after_epoch, self.epochs)
         try:
             self._run_until(until)
@@ -222,9 +224,14 @@ class Trainer:
             self.keeper.save_weights(at)
         self.keeper.checkpoint(at)
         self.keeper.add_lines(record, timing)
+        self._tell_news()
         self.keeper.add_skipped(self.sets.skipped)
         self.watch.say(describe(record, self.epochs, timing["img_per_s"]))
         self.keeper.draw(at)
+
+    def _tell_news(self) -> None:
+        for line in self.sets.news():
+            self.watch.say(line)
 
     def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
         with self.watch.bar(name, len(dataset)) as bar:

@@ -15,7 +15,7 @@ import pytest
 from minires import functional as F
 from minires import nn, optim
 from minires.errors import PictureError
-from minires.train import ConfigError, Interrupted, TrainConfig, Trainer, load_sets
+from minires.train import ConfigError, Interrupted, TrainConfig, Trainer, Watch, load_sets
 from minires.train.metrics import read_lines
 from minires.train.sets import class_weights
 from minires.train.step import TrainStep
@@ -27,7 +27,15 @@ from .conftest import assert_same, quiet, results
 __all__: list[str] = []
 
 SMALL: dict[str, Any] = {"dataset": "folder", "model": "toy", "image_size": 8, "workers": 0}
-OPTIONS = "--dataset folder --model wide_resnet10_1 --stem cifar --image-size 16 --epochs 1"
+OPTIONS = "--dataset folder --model wide_resnet10_1 --stem cifar --image-size 12 --epochs 1"
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The usual place of copies, for one test."""
+    place = tmp_path / "caches"
+    monkeypatch.setattr("minires.train.sets.copies_folder", lambda: str(place))
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +145,8 @@ def test_the_loss_of_a_step_is_weighted():
         ({"dataset": "folder", "cutout": 8}, "--cutout: not for --dataset folder"),
         ({"dataset": "folder", "crop_area": 1.5}, "--crop-area: must be at most 1, got 1.5"),
         ({"dataset": "folder", "color_jitter": -0.5}, "--color-jitter: must be at least 0"),
+        ({"dataset": "folder", "cache_gb": 0.0}, "--cache-gb: must be above 0, got 0.0"),
+        ({"cache_pictures": "none"}, "--cache-pictures: only for --dataset folder"),
         ({"dataset": "folder", "workers": -1}, "--workers: must be at least 0, got -1"),
         ({"dataset": "folder", "val_fraction": 0.5, "test_fraction": 0.5}, "0.5 [+] 0.5 leaves"),
         ({"dataset": "folder", "class_weights": "even"}, "--class-weights: unknown value 'even'"),
@@ -155,7 +165,45 @@ def test_no_test_pictures(config: TrainConfig):
         load_sets(TrainConfig(**{**config.to_dict(), **options}).resolved())
 
 
-def test_train_and_evaluate(run: Run, folder: Path, tmp_path: Path):
+def test_early_stopping_with_a_folder_of_validation_pictures(
+    config: TrainConfig, folder: Path, tmp_path: Path
+):
+    for split in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "data" / split)
+    options = {"data": str(tmp_path / "data"), "val_fraction": 0.0, "early_stopping": 1}
+    out = run(config, tmp_path / "run", **options)
+    assert all(line["val_loss"] > 0 for line in read_lines(out / "metrics.jsonl"))
+
+
+def test_copies_are_the_default(config: TrainConfig, tmp_path: Path, caches: Path, capsys):
+    """Made in the usual place, in a named one or nowhere; the same bits wherever they are."""
+    made = Trainer(config, tmp_path / "usual", watch=Watch())
+    made.run()
+    count = len(list(caches.rglob("*.jpg")))
+    assert 0 < count <= 36
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(f"shrunken copies of large pictures are kept in {caches}: 0 of ")
+
+    whole = results(tmp_path / "usual")
+    Trainer(config, tmp_path / "again", watch=Watch()).run()
+    assert f"kept in {caches}: {count} of 0." in capsys.readouterr().out
+    assert_same(results(tmp_path / "again"), whole)
+    assert_same(results(run(config, tmp_path / "bounded", cache_gb=1e-9)), whole)
+    elsewhere = tmp_path / "elsewhere"
+    assert_same(results(run(config, tmp_path / "named", cache_pictures=str(elsewhere))), whole)
+    assert len(list(elsewhere.rglob("*.jpg"))) == count
+    (tmp_path / "file").write_text("")
+    changed = TrainConfig(**{**config.to_dict(), "cache_pictures": str(tmp_path / "file")})
+    Trainer(changed, tmp_path / "refused", watch=Watch()).run()
+    assert_same(results(tmp_path / "refused"), whole)
+    assert capsys.readouterr().out.count("no copies of pictures are kept: cannot write") == 1
+
+    shutil.rmtree(caches)
+    run(config, tmp_path / "without", cache_pictures="none")
+    assert not caches.exists()
+
+
+def test_train_and_evaluate(run: Run, folder: Path, tmp_path: Path, caches: Path):
     """The commands, with worker processes."""
     out = tmp_path / "run"
     words = [*OPTIONS.split(), "--batch-size", "8", "--workers", "1", "--json"]
@@ -168,10 +216,12 @@ def test_train_and_evaluate(run: Run, folder: Path, tmp_path: Path):
     assert "pictures that cannot be read: 3, all of them in" in err
     assert f"{folder}/a/01.png: not a picture" in err
 
+    shutil.rmtree(caches)
     code, printed, err = run("evaluate", out, "--json")
     assert code == 0, err
     scores = json.loads(printed)
     assert scores["accuracy"] == summary["test_accuracy"]
+    assert scores["loss"] == summary["test_loss"]
     sizes = {"test": 4, "val": 4, "train": 28}
     for split, size in sizes.items():
         code, printed, err = run("evaluate", out, "--split", split, "--json")
@@ -188,3 +238,4 @@ def test_train_and_evaluate(run: Run, folder: Path, tmp_path: Path):
     assert rows[1].startswith(f"{folder}/a/")
     assert rows[1].endswith(",a")
     assert not any("01.png,a" in row for row in rows)  # damaged
+    assert not caches.exists()
