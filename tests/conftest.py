@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import minires.random
 from minires.backend import cuda_available
 from minires.kernels.memory import pool, set_threads, threads
 from tests.commands import fails, finished, run
+from tests.gpu import device, emulator
 from tests.real_data import real_cifar10, real_cifar10_all
 
 __all__ = ["fails", "finished", "real_cifar10", "real_cifar10_all", "run"]
@@ -30,13 +32,25 @@ settings.load_profile("minires")
 pool.poison = True  # an element that a kernel forgets to write is NaN, not what lay there by luck
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """With `-m gpu`, CuPy runs on the stand-in device where there is no GPU."""
+    wanted = asks_for_gpu(config) and emulator.FLAVOUR == "plain"
+    if wanted and not device.real_gpu() and not device.missing():
+        device.install()
+
+
+def asks_for_gpu(config: pytest.Config) -> bool:
+    """Whether GPU tests were chosen by `-m`."""
+    return bool(re.search(r"(?<!not )\bgpu\b", config.option.markexpr))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests marked `gpu` unless asked for, and `compiled` where Numba is switched off.
 
     Look for the GPU only when such a test was chosen.
     """
     chosen = [item for item in items if item.get_closest_marker("gpu")]
-    if chosen and "gpu" not in config.option.markexpr and not cuda_available():
+    if chosen and not asks_for_gpu(config) and not cuda_available():
         reason = "no GPU here: pip install -e '.[test,gpu-rig]' && pytest -m gpu"
         for item in chosen:
             item.add_marker(pytest.mark.skip(reason=reason))
