@@ -3,12 +3,18 @@
     python -m benchmarks.folder --make DIR [--count 5000]      # write the pictures: minutes
     python -m benchmarks.folder --fill DIR --cache CACHE       # one pass that only decodes
     python -m benchmarks.folder --measure DIR [--cache CACHE]  # ResNet-18, 224x224, batch 32
+    python -m benchmarks.folder --run DIR                      # a whole run: 10 minutes
 
 The pictures: ten classes, the longer side 50 to 3,000 pixels (uniform), thirds of JPEG, PNG and
 WebP, one in a hundred damaged. `--measure` takes turns between a few steps on arrays and a few on
 the folder. Workers prepare batches ahead, so each turn of the folder ends when they have prepared
 as many as there were before it: what it took is neither given away nor borrowed. Ratios are medians
 of the rounds, `spread` is the lowest and highest.
+
+`--run` starts without any copies, trains on all pictures for two epochs, with a few steps on arrays
+between every twenty, and takes the other epochs of the recipe to be as fast as the second. The
+ratio is the time that the run would have taken on arrays, each part at the speed of the turns
+beside it, to the time that it took.
 """
 
 from __future__ import annotations
@@ -18,10 +24,11 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops
@@ -35,11 +42,12 @@ from minires.train.step import TrainStep
 
 from .machine import cpu_name
 
-__all__ = ["main", "make", "measure"]
+__all__ = ["main", "make", "measure", "run"]
 
 SIDES = (50, 3000)  # pixels: of the longer side
 DAMAGED = 100  # one in so many
 SIZE, CLASSES = 224, 10
+TURN, BETWEEN = 20, 3  # steps of `--run` on the folder, and between them on arrays
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("jpg", {"quality": 88}),
     ("png", {"compress_level": 3}),
@@ -95,6 +103,26 @@ def picture(figure: np.ndarray, noise: Image.Image, i: int) -> Image.Image:
     return image.convert("L") if mode == "L" else image
 
 
+class Spent(NamedTuple):
+    """What some steps took: images, seconds, CPU time of decoding and of all else."""
+
+    images: float = 0
+    seconds: float = 0.0
+    decoding: float = 0.0
+    training: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.images / self.seconds
+
+    @property
+    def share(self) -> float:
+        return self.decoding / (self.decoding + self.training)
+
+    def plus(self, other: Spent, times: int = 1) -> Spent:
+        return Spent(*(a + times * b for a, b in zip(self, other)))
+
+
 class Turns:
     """Training steps on endless batches, a few at a time."""
 
@@ -114,8 +142,8 @@ class Turns:
         if self.reader is not None and isinstance(self.reader._engine, Workers):
             self.reader._engine.settle()
 
-    def turn(self, steps: int) -> tuple[float, float]:
-        """(images a second, decoding's share of the CPU time) of some steps."""
+    def turn(self, steps: int) -> Spent:
+        """Some steps."""
         used, done, start = self.seconds(), 0, time.perf_counter()
         own = time.process_time()
         for _ in range(steps):
@@ -124,8 +152,7 @@ class Turns:
             done += len(labels)
         self.settle()
         took = time.perf_counter() - start
-        decoding, training = self.seconds() - used, time.process_time() - own
-        return done / took, decoding / (decoding + training)
+        return Spent(done, took, self.seconds() - used, time.process_time() - own)
 
     def seconds(self) -> float:
         return 0.0 if self.reader is None else self.reader.seconds
@@ -147,9 +174,11 @@ def arrays(count: int) -> data.Dataset:
     return data.Dataset(images, np.arange(count) % CLASSES, [str(k) for k in range(CLASSES)], "a")
 
 
-def folder_loader(root: Path, batch: int, reader: data.PictureReader) -> data.PictureLoader:
+def folder_loader(
+    root: Path, batch: int, reader: data.PictureReader, **shares: float
+) -> data.PictureLoader:
     """The training batches of `minires train --dataset folder`."""
-    pictures = data.picture_folder(root)
+    pictures = data.picture_folder(root, **shares)  # type: ignore[arg-type]
     augment = data.PictureAugment(jitter=0.2)
     options: dict[str, Any] = {"shuffle": True, "stand_ins": True, "drop_last": True}
     return data.PictureLoader(pictures, batch, size=SIZE, augment=augment, reader=reader, **options)
@@ -177,17 +206,60 @@ def measure(
     on_folder = Turns(step, folder_loader(root, batch, reader), reader)
     for turns in (on_arrays, on_folder):  # compile, warm up, prepare batches
         turns.turn(2)
-    pairs = [(on_arrays.turn(steps)[0], *on_folder.turn(steps)) for _ in range(rounds)]
-    ratios = [folder / array for array, folder, _ in pairs]
+    pairs = [(on_arrays.turn(steps), on_folder.turn(steps)) for _ in range(rounds)]
+    ratios = [folder.rate / array.rate for array, folder in pairs]
     return {
-        "arrays": round(statistics.median(pair[0] for pair in pairs), 2),
-        "folder": round(statistics.median(pair[1] for pair in pairs), 2),
+        "arrays": round(statistics.median(array.rate for array, _ in pairs), 2),
+        "folder": round(statistics.median(folder.rate for _, folder in pairs), 2),
         "ratio": round(statistics.median(ratios), 3),
         "spread": [round(min(ratios), 3), round(max(ratios), 3)],
-        "decode_cpu_share": round(statistics.median(pair[2] for pair in pairs), 3),
+        "decode_cpu_share": round(statistics.median(folder.share for _, folder in pairs), 3),
         "skipped": len(reader.skipped),
         "batch": batch,
     }
+
+
+def run(
+    root: Path, batch: int, reader: data.PictureReader, epochs: int, timed: int
+) -> dict[str, Any]:
+    """A run of `epochs` epochs on all pictures, of which `timed` are trained and the others taken
+    to be as the last of them.
+    """
+    step = training_step()
+    on_arrays = Turns(step, data.Loader(arrays(4 * batch), batch, shuffle=True))
+    loader = folder_loader(root, batch, reader, val_fraction=0, test_fraction=0)
+    on_folder = Turns(step, loader, reader)
+    on_arrays.turn(2)  # compile, warm up
+    before, whole, same, each = on_arrays.turn(BETWEEN), Spent(), 0.0, []
+    for epoch in range(timed):
+        spent, expected = Spent(), 0.0  # expected: seconds on arrays
+        for first in range(0, len(loader), TURN):
+            part = on_folder.turn(min(TURN, len(loader) - first))
+            after = on_arrays.turn(BETWEEN)
+            spent, beside = spent.plus(part), (before.rate + after.rate) / 2
+            expected, before = expected + part.images / beside, after
+            line = f"epoch {epoch + 1}, step {first}: {part.rate:.1f} img/s, arrays {beside:.1f}"
+            print(line, file=sys.stderr, flush=True)
+        times = 1 if epoch < timed - 1 else epochs - timed + 1
+        whole, same = whole.plus(spent, times), same + times * expected
+        each.append(summary(spent, expected))
+    total = {"pictures": len(loader.dataset), "epochs": epochs, "trained": timed}
+    return {**total, **summary(whole, same), "each": each, "batch": batch}
+
+
+def summary(spent: Spent, expected: float) -> dict[str, float]:
+    """Speeds, their ratio and the share, of what would have taken `expected` seconds on arrays."""
+    speeds = {"arrays": round(spent.images / expected, 2), "folder": round(spent.rate, 2)}
+    ratio = round(expected / spent.seconds, 3)
+    return {**speeds, "ratio": ratio, "decode_cpu_share": round(spent.share, 3)}
+
+
+def listed(reader: data.PictureReader, root: Path) -> dict[str, int]:
+    """How many pictures were listed as damaged, and how many are but were not."""
+    made = (path for path in root.glob("*/*") if path.stem.isdigit())
+    files = (str(path) for path in made if int(path.stem) % DAMAGED == 37)
+    missed = sum(file not in reader.skipped for file in files)
+    return {"skipped": len(reader.skipped), "damaged_but_not_listed": missed}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.folder", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     what = parser.add_mutually_exclusive_group(required=True)
-    for name in ("make", "fill", "measure"):
+    for name in ("make", "fill", "measure", "run"):
         what.add_argument(f"--{name}", type=Path, metavar="DIR")
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=1e9, help="stop making or filling then")
@@ -204,20 +276,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
+    recipe = TrainConfig(dataset="folder").resolved().epochs
+    parser.add_argument("--epochs", type=int, default=recipe, help="of the run (the recipe's)")
+    parser.add_argument("--timed", type=int, default=2, help="epochs that are trained (2)")
     given = parser.parse_args(argv)
     if given.make:
         print(make(given.make, given.count, given.seconds), "of", given.count, "pictures")
         return 0
-    copies = data.Copies(given.cache) if given.cache else None
-    with data.PictureReader(given.workers, copies=copies) as reader:
-        if given.fill:
-            result = fill(given.fill, given.batch, reader, given.seconds)
-        else:
-            result = measure(given.measure, given.batch, reader, given.rounds, given.steps)
-    result |= {"cache": bool(given.cache), "workers": given.workers, "cpu": cpu_name()}
+    result = measured(given)
+    result |= {"workers": given.workers, "cpu": cpu_name()}
     result |= {"threads": mr.threads(), "date": time.strftime("%Y-%m-%d")}
     print(json.dumps(result))
     return 0
+
+
+def measured(given: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, and what there is to say of the copies."""
+    with tempfile.TemporaryDirectory() as empty:
+        cache = empty if given.run else given.cache
+        copies = data.Copies(cache) if cache else None
+        start = time.perf_counter()
+        with data.PictureReader(given.workers, copies=copies) as reader:
+            if given.fill:
+                result = fill(given.fill, given.batch, reader, given.seconds)
+            elif given.measure:
+                result = measure(given.measure, given.batch, reader, given.rounds, given.steps)
+            else:
+                result = run(given.run, given.batch, reader, given.epochs, given.timed)
+                result |= listed(reader, given.run)
+                result |= {"minutes": round((time.perf_counter() - start) / 60, 1)}
+        if copies is None:
+            return {**result, "copies": None}
+        copies.make_room()  # counts them
+        return {**result, "copies": copies.count, "copies_mb": round(copies.bytes / 1e6)}
 
 
 if __name__ == "__main__":
