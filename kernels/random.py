@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from .cases import Case
-from .dispatch import kernel
+from .dispatch import array_module, kernel
 
 __all__ = ["Key", "bits", "integers", "normal", "permutation", "philox", "random_bits", "uniform"]
 
@@ -50,7 +50,7 @@ def random_bits(out: Any, *, seed: int, stream: int, step: int) -> Any:
         c2, c3 = (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & np.uint64(MASK)
         k0, k1 = (k0 + W0) & MASK, (k1 + W1) & MASK
     words = np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32).ravel()
-    out[:] = words[: out.size] if isinstance(out, np.ndarray) else type(out)(words[: out.size])
+    out[:] = array_module(out).asarray(words[: out.size])
     return out
 
 

@@ -24,3 +24,7 @@ BF16_LOSS = 1e-2  # relative: operands rounded to 8 bits, errors of 0.2 % in a l
 
 # of gradcheck's own tests
 NUMERIC_DERIVATIVE = 1e-9  # relative: rounding 1e-16 over a step of 1e-3, some operations deep
+
+# of the GPU against the CPU (tests/gpu)
+GPU_STEPS64 = 1e-9  # relative: losses of ten float64 training steps, as TRAJECTORY64
+GPU_STEP32 = 1e-5  # relative: the loss of one float32 step from the same state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import array_module, is_array
+from ..backend import array_module, device_of, is_array
 from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, labels, positive, probabilities
 from ..op import op
@@ -64,6 +64,9 @@ def _target_distribution(logits: Any, target: Any) -> Any:
             f"cross_entropy: labels must be ({n},) for logits ({n}, {k}), got {target.shape}"
         )
     outside = (target < 0) | (target >= k)
+    if device_of(target) != "cpu":  # seeing them would wait for the GPU: a wrong one gives NaN
+        given = (target[:, None] == xp.arange(k)).astype(logits.dtype)
+        return xp.where(outside[:, None], logits.dtype.type(xp.nan), given)
     if outside.any():
         at = int(outside.argmax())
         raise ValueError(f"cross_entropy: label {int(target[at])} at {at} is not in 0 … {k - 1}")
@@ -86,7 +89,8 @@ def cross_entropy(logits, target, weight=None, *, label_smoothing=0.0, reduction
     label_smoothing: the share of the target spread evenly over all classes (Szegedy et al. 2016,
     arXiv:1512.00567). reduction: "mean", "sum" or "none" -> (n,).
 
-    Raises ShapeError, DTypeError, or ValueError for a label out of range.
+    Raises ShapeError, DTypeError, or ValueError for a label out of range; on the GPU, where that
+    would have to wait, the loss is NaN.
     """
     xp = need_float("cross_entropy", logits)
     if logits.ndim != 2 or 0 in logits.shape:

@@ -9,7 +9,8 @@ transforms no weights at all.
 What is kept is never out of date. It belongs to one weight tensor at one version, which every way
 of writing to a tensor raises; of the vectors (gamma, beta, the running statistics, which are bare
 arrays that anyone may write into) it remembers the bytes. It dies with its convolution, and goes
-when that is called in training.
+when that is called in training. On a GPU, where comparing bytes would mean waiting for it, nothing
+is kept: folding is a few small launches.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from ..backend import device_of
 from ..functional.norm import fold
 from ..tensor import Tensor
 from .module import Module
@@ -41,6 +43,10 @@ def folded(conv: Any, bn: Any) -> Folded:
     bias, gamma, beta = (None if v is None else v.array for v in (conv.bias, bn.weight, bn.bias))
     vectors = bias, gamma, beta, bn.running_mean, bn.running_var
     weight: Tensor = conv.weight
+    if device_of(weight.array) != "cpu":  # looking at the vectors would wait for the GPU
+        return Folded(
+            *fold(weight.array, bias, gamma, beta, running=vectors[3:], eps=bn.eps), {}, ()
+        )
     contents = [None if v is None else (v.dtype, v.tobytes()) for v in vectors]
     source = (bn.eps, conv.groups, weight.version, *contents)
     kept = _kept.get(conv)

@@ -38,8 +38,8 @@ def blas_library() -> tuple[Path, str]:
     symbols = subprocess.run(table, capture_output=True, text=True, check=True).stdout
     wanted = dict(UNDEFINED.findall(symbols))
     source = (CPP / "blas.cpp").read_text()
-    here = {*DEFINED.findall(source), *(f"cublas{x}gemm_v2" for x in "SD")}
-    here |= {f"cublas{x}gemmStridedBatched" for x in "SD"}
+    products = ("gemm_v2", "gemmBatched", "gemmStridedBatched")
+    here = {*DEFINED.findall(source), *(f"cublas{x}{name}" for x in "SD" for name in products)}
     rest = [f"int {name}() {{ return NOT_SUPPORTED; }}" for name in sorted(wanted.keys() - here)]
     source += 'extern "C" {\n' + "\n".join(rest) + "\n}\n"
     version = next(iter(wanted.values()))

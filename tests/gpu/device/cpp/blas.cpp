@@ -150,6 +150,15 @@ int cublasGemmStridedBatchedEx(void* handle, int ta, int tb, int m, int n, int k
     return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, type, lda, a_step, b, type,  \
                                       ldb, b_step, beta, c, type, ldc, c_step, batch, compute,   \
                                       -1);                                                       \
+  }                                                                                              \
+  int cublas##letter##gemmBatched(void* h, int ta, int tb, int m, int n, int k, const T* alpha,  \
+                                  const T* const a[], int lda, const T* const b[], int ldb,      \
+                                  const T* beta, T* const c[], int ldc, int batch) {             \
+    for (int i = 0; i < batch; ++i) {                                                            \
+      cublas##letter##gemm_v2(h, ta, tb, m, n, k, alpha, a[i], lda, b[i], ldb, beta, c[i], ldc); \
+      counts.products -= i > 0;                                                                  \
+    }                                                                                            \
+    return OK;                                                                                   \
   }
 PRODUCTS(S, float, R_32F, 68)
 PRODUCTS(D, double, R_64F, 70)
