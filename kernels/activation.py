@@ -13,7 +13,7 @@ import numpy as np
 from .cases import Case, permuted_view
 from .dispatch import kernel
 
-__all__ = ["add_to", "erf"]
+__all__ = ["add_array", "add_to", "erf"]
 
 CHUNK = 1 << 14  # elements a task
 
@@ -59,8 +59,11 @@ def _contiguous(total: np.ndarray, x: np.ndarray) -> bool:
 
 
 @add_to.cpu(serves=_contiguous)
-def _add_to_cpu(total: np.ndarray, x: np.ndarray) -> np.ndarray:
-    if total.size <= CHUNK:  # waking the threads would take longer
+def add_array(total: np.ndarray, x: np.ndarray | None) -> np.ndarray:
+    """The same on all threads; x may be None."""
+    if x is None:
+        return total
+    if total.size <= CHUNK or not _contiguous(total, x):  # waking threads would take longer
         total += x
     else:
         _add_flat(total.reshape(-1), x.reshape(-1))

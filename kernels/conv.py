@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from . import depthwise, direct, winograd
+from .activation import add_array
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .finish import finish_array
@@ -117,16 +118,31 @@ def conv2d(
     Case((2, 4, 5, 3), (1, 1, 4, 3), **_params(size=(4, 5))),
     Case((1, 3, 3, 3), (1, 1, 4, 3), **_params(stride=2, size=(5, 5))),
     Case(permuted_view(2, 5, 5, 2), permuted_view(3, 3, 3, 2), **_params(padding=1, size=(5, 5))),
+    Case((2, 5, 6, 4), (3, 3, 3, 4), (2, 5, 6, 3), **_params(padding=1, size=(5, 6))),
+    Case((4, 8, 9, 17), (3, 3, 20, 17), (4, 8, 9, 20), **_params(padding=1, size=(8, 9))),
+    Case((2, 4, 5, 3), (1, 1, 4, 3), permuted_view(2, 4, 5, 4), **_params(size=(4, 5))),
+    Case((1, 3, 3, 3), (3, 3, 2, 3), (1, 5, 5, 2), **_params(2, 1, size=(5, 5))),
 )
 def conv2d_input_gradient(
-    g: Any, w: Any, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    g: Any,
+    w: Any,
+    total: Any = None,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> Any:
-    """g (n, p, q, k), w (r, s, c/groups, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
+    """g (n, p, q, k), w (r, s, c/groups, k) -> dx (n, h, w, c) for images of `size` (h, w), plus
+    `total`, like dx, where it is given.
+    """
     r, s, cg, _ = w.shape
     columns = _grouped_outputs(g, groups) @ _grouped_weights(w, groups).transpose(0, 2, 1)
     columns = columns.reshape(groups, -1, r * s, cg).transpose(1, 2, 0, 3)
     columns = columns.reshape(*g.shape[:3], r, s, groups * cg)
-    return col2im(columns, size=size, stride=stride, padding=padding, dilation=dilation)
+    dx = col2im(columns, size=size, stride=stride, padding=padding, dilation=dilation)
+    return finish_array(dx, None, total, False)
 
 
 @kernel(
@@ -162,6 +178,10 @@ def _columns_are_images(window: Pair, stride: Pair, padding: Pair, groups: int) 
 def _serves_finish(x: Any, w: Any, b: Any = None, residual: Any = None, **_: Any) -> bool:
     same = all(a.dtype == x.dtype for a in (b, residual) if a is not None)
     return same and _same_floats(x, w)
+
+
+def _serves_total(g: Any, w: Any, total: Any = None, **_: Any) -> bool:
+    return _same_floats(g, w) and (total is None or total.dtype == g.dtype)
 
 
 @conv2d.cpu(serves=_serves_finish)
@@ -211,10 +231,11 @@ def _conv2d_cpu(
     return y
 
 
-@conv2d_input_gradient.cpu(serves=_same_floats)
+@conv2d_input_gradient.cpu(serves=_serves_total)
 def _conv2d_input_gradient_cpu(
     g: np.ndarray,
     w: np.ndarray,
+    total: Any = None,
     *,
     size: Pair,
     stride: Pair,
@@ -228,11 +249,12 @@ def _conv2d_input_gradient_cpu(
     plan = choose_convolution(images, w.shape, stride, padding, dilation, groups, g.dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan == "winograd":
-        return winograd.convolve_input_gradient(g, w, padding=padding)
+        return winograd.convolve_input_gradient(g, w, total, padding=padding)
     if plan == "direct":
-        return direct.convolve_input_gradient(g, w, size=size, **params, groups=groups)
+        dx = direct.convolve_input_gradient(g, w, size=size, **params, groups=groups)
+        return add_array(dx, total)
     if plan == "depthwise":
-        return depthwise.convolve_input_gradient(g, w, size=size, **params)
+        return add_array(depthwise.convolve_input_gradient(g, w, size=size, **params), total)
     g, matrices = np.ascontiguousarray(g), _grouped_weights(np.ascontiguousarray(w), groups)
     dx = empty(images, g.dtype)
     no_columns = _columns_are_images((r, s), stride, padding, groups)
@@ -240,10 +262,12 @@ def _conv2d_input_gradient_cpu(
 
     def convolve(i: int) -> None:
         rows, out = _grouped_outputs(g[chunks[i]], groups), dx[chunks[i]]
+        part = None if total is None else total[chunks[i]]
         if no_columns:
             np.matmul(rows[0], matrices[0].T, out=out.reshape(-1, c))
+            finish_array(out, None, part, False)
             return
-        out.fill(0)
+        out[...] = 0 if part is None else part
         with workspace((len(out), p, q, r, s, c), g.dtype) as columns:
             for group, (row, matrix) in enumerate(zip(rows, matrices)):
                 np.matmul(row, matrix.T, out=columns.reshape(-1, len(matrix)))

@@ -79,10 +79,16 @@ def convolve(
     return _convolve(x, w, s, False, finish, packed)
 
 
-def convolve_input_gradient(g: np.ndarray, w: np.ndarray, *, padding: Pair) -> np.ndarray:
-    """g (n, p, q, k), w (3, 3, c, k) -> (n, h, w, c): a convolution with the rotated windows."""
+def convolve_input_gradient(
+    g: np.ndarray, w: np.ndarray, total: Any = None, *, padding: Pair
+) -> np.ndarray:
+    """g (n, p, q, k), w (3, 3, c, k), total or None -> total + (n, h, w, c): a convolution with the
+    rotated windows.
+    """
     inner = (2 - padding[0], 2 - padding[1])
-    return _convolve(g, w, _shape(g.shape, w.shape[2], inner), True)
+    s = _shape(g.shape, w.shape[2], inner)
+    finish, _kept = prepare_finish(s.k, None, total, False)
+    return _convolve(g, w, s, True, finish)
 
 
 def _convolve(

@@ -158,20 +158,28 @@ class Node:
                     f"backward: {what} of {self.op} was changed in place after it was used "
                     f"(version {counter[0]}, was {value}); its gradient would be wrong"
                 )
-        if _wants_needs(self.backward):
-            grads = self.backward(g, tuple(edge is not None for edge in self.edges))
-        else:
-            grads = self.backward(g)
+        more = (tuple([edge is not None for edge in self.edges]), self.take)
+        grads = self.backward(g, *more[: _argument_count(self.backward) - 1])
         if len(grads) != len(self.edges):
             raise GraphError(
                 f"backward of {self.op} returned {len(grads)} gradients, not {len(self.edges)}"
             )
         return grads
 
+    def take(self, position: int) -> Any:
+        """What other nodes have sent to an input so far, or None: the backward closure that takes
+        it returns the sum with its own gradient, and may write into it.
+        """
+        source = self.edges[position]
+        if not isinstance(source, Node) or not source.owned:
+            return None
+        total, source.grad = source.grad, None
+        return total
 
-def _wants_needs(backward: Callable[..., Any]) -> bool:
+
+def _argument_count(backward: Callable[..., Any]) -> int:
     code = getattr(backward, "__code__", None)
-    return code is not None and code.co_argcount == 2
+    return 1 if code is None else code.co_argcount
 
 
 def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
@@ -181,7 +189,7 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
     try:
         while pending:
             node = heapq.heappop(pending)
-            g, node.grad = node.grad, None
+            g, node.grad, node.owned = node.grad, None, False
             grads = node.input_gradients(g)
             for position, (source, dx) in enumerate(zip(node.edges, grads, strict=True)):
                 if source is None or dx is None:
@@ -191,8 +199,9 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
                 if not isinstance(source, Node):
                     _add_to_leaf(source, dx, fresh)
                 elif source.grad is None:
+                    if not source.owned:  # else it was taken, and is pending
+                        heapq.heappush(pending, source)
                     source.grad, source.owned = dx, fresh
-                    heapq.heappush(pending, source)
                 elif source.owned:
                     source.grad = add_to(source.grad, dx)
                 else:
@@ -202,7 +211,7 @@ def run_backward(root: Node, upstream: Any, retain_graph: bool) -> None:
             del grads, dx  # what was added needs its memory no longer
     finally:
         for node in pending:  # after an error, leave no half-made sums behind
-            node.grad = None
+            node.grad, node.owned = None, False
 
 
 def _checked(node: Node, position: int, dx: Any) -> Any:

@@ -153,8 +153,9 @@ def op(*cases: Case) -> Callable[[Callable[..., Any]], Op]:
 
     The decorated function takes bare arrays and returns `(y, backward)`, or `((y, aux), backward)`
     to put bare arrays `aux` on the output. `backward(g)` returns one gradient an input (None where
-    there is none); `backward(g, needs)` is also told which inputs want one. A gradient is g itself,
-    a view of it, or a fresh array: never one that the closure keeps.
+    there is none); `backward(g, needs)` is also told which inputs want one, and `backward(g, needs,
+    take)` may add to what others have sent to an input (`Node.take`). A gradient is g itself, a
+    view of it, or a fresh array: never one that the closure keeps.
     """
 
     def decorate(function: Callable[..., Any]) -> Op:

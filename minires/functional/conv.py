@@ -114,9 +114,9 @@ def conv2d(x, w, b=None, *, stride=1, padding=0, dilation=1, groups=1):
     check_vector("conv2d", "b", b, w.shape[3])
     y = kernels.conv2d(x, w, b, **params)
 
-    def backward(g, needs):
+    def backward(g, needs, take):
         return (
-            *conv_gradients(g, x, w, params, needs),
+            *conv_gradients(g, x, w, params, needs, take),
             g.sum(axis=(0, 1, 2)) if needs[2:] == (True,) else None,
         )[: len(needs)]
 
@@ -154,19 +154,21 @@ def conv_bias(
     check_residual("conv_bias", x, residual, _output_shape(x, w, params))
     y = kernels.conv2d(x, w, b, residual, relu=relu, packed=packed, **params)
 
-    def backward(g, needs):
+    def backward(g, needs, take):
         dz = g * (y > 0) if relu else g
         db = dz.sum((0, 1, 2)) if needs[2:3] == (True,) else None
-        return (*conv_gradients(dz, x, w, params, needs), db, dz)[: len(needs)]
+        return (*conv_gradients(dz, x, w, params, needs, take), db, dz)[: len(needs)]
 
     return y, backward
 
 
-def conv_gradients(g: Any, x: Any, w: Any, params: dict[str, Any], needs: Any) -> tuple[Any, Any]:
-    """(dx, dw) of a convolution, each None where it is not needed."""
+def conv_gradients(
+    g: Any, x: Any, w: Any, params: dict[str, Any], needs: Any, take: Any
+) -> tuple[Any, Any]:
+    """(dx, dw) of a convolution, each None where it is not needed; dx with what `take` has."""
     dx = dw = None
     if needs[0]:
-        dx = kernels.conv2d_input_gradient(g, w, size=x.shape[1:3], **params)
+        dx = kernels.conv2d_input_gradient(g, w, take(0), size=x.shape[1:3], **params)
     if needs[1]:
         dw = kernels.conv2d_weight_gradient(x, g, window=w.shape[:2], **params)
     return dx, dw

@@ -143,9 +143,9 @@ def conv_norm(
     check_residual("conv_norm", x, residual, z.shape)
     y, aux, gradients = _norm(z, gamma, beta, running, residual, eps, relu)
 
-    def backward(g, needs):
+    def backward(g, needs, take):
         dz, *rest = gradients(g)
-        dx, dw = conv_gradients(dz, x, w, params, needs)
+        dx, dw = conv_gradients(dz, x, w, params, needs, take)
         return (dx, dw, *rest)[: len(needs)]
 
     return (y, aux), backward

@@ -135,10 +135,11 @@ def getitem(x, *, index):
         index = tuple(getattr(i, "array", i) for i in index)
     xp = array_module(x)
 
-    def backward(g):
-        dx = xp.zeros(x.shape, x.dtype)
+    def backward(g, _, take):
+        dx = take(0)
+        dx = xp.zeros(x.shape, x.dtype) if dx is None else dx
         if _is_basic(index):
-            dx[index] = g
+            dx[index] += g
         else:
             xp.add.at(dx, index, g)  # an element that was taken twice gets both gradients
         return (dx,)

@@ -133,3 +133,63 @@ def test_packed_weights_are_kept_and_used(rng, plan):
     w[...] = np.nan if packed else w  # nobody reads them again
     assert run(plan, x, w, b, residual, packed=packed).tobytes() == expected.tobytes()
     assert np.isfinite(run(plan, x[:1, :5], w, b, None, packed=packed)).all()
+
+
+def check_total(plan: str, w: np.ndarray, g: np.ndarray, total: np.ndarray, **params: Any) -> None:
+    """The input gradient by that algorithm added to `total`: it may lie anywhere, and is read."""
+    size, kept = total.shape[1:3], total.copy()
+    exact = [a.astype(np.float64) for a in (g, w, total)]
+    with reference():
+        expected = conv.conv2d_input_gradient(*exact, size=size, **{**PARAMS, **params})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "choose_convolution", lambda *_: plan)
+        found = conv.conv2d_input_gradient(g, w, total, size=size, **{**PARAMS, **params})
+        alone = conv.conv2d_input_gradient(g, w, size=size, **{**PARAMS, **params})
+    error = np.sqrt(((found - expected) ** 2).sum() / ((expected**2).sum() or 1))
+    assert error < tolerances.WINOGRAD32
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(total, kept)
+    if plan == "winograd":  # the same sum as if it were added later
+        np.testing.assert_array_equal(found, alone + total)
+
+
+@plans
+@settings(max_examples=60)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14)),
+    st.tuples(st.integers(1, 140), st.integers(1, 140)),
+)
+def test_an_input_gradient_adds_to_a_total(plan, images, channels):
+    total, w, _, g = draw(np.random.default_rng(sum(images)), *images, *channels)
+    check_total(plan, w, g, total)
+
+
+@plans
+@pytest.mark.parametrize("c", range(1, 71))
+def test_an_input_gradient_adds_to_a_total_of_every_width(rng, plan, c):
+    total, w, _, g = draw(rng, 2, 8, 5, c, 3)
+    check_total(plan, w, g, total)
+
+
+@pytest.mark.parametrize("plan", [p for p in PLANS if p != "winograd"])
+def test_an_input_gradient_with_a_stride_adds_to_a_total(rng, plan):
+    total, w, _, g = draw(rng, 4, 20, 18, 16, 8)
+    g = np.ascontiguousarray(g[:, ::2, ::2])
+    check_total(plan, w, g, total, stride=(2, 2))
+    check_total(plan, w[:1, :1], g, total, stride=(2, 2), padding=(0, 0))
+    check_total(plan, w[:1, :1], *draw(rng, 4, 20, 18, 16, 8)[3:], total, padding=(0, 0))
+    check_total(plan, w, g, total[:, ::-1].transpose(0, 1, 2, 3), stride=(2, 2))
+
+
+@plans
+def test_threads_do_not_change_a_total(rng, plan):
+    total, w, _, g = draw(rng, 3, 17, 14, 40, 20)
+    before, results = threads(), set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "choose_convolution", lambda *_: plan)
+        for count in sorted({1, before}):
+            set_threads(count)
+            dx = conv.conv2d_input_gradient(g, w, total, size=total.shape[1:3], **PARAMS)
+            results.add(dx.tobytes())
+    set_threads(before)
+    assert len(results) == 1
