@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import DataError
 from .files import WeightFile, number_type, open_file, show
 from .layout import file_shape, flattened_maps, to_file, to_memory
-from .names import guess, match_names
+from .names import AVERAGED, guess, match_names
 from .pth import save_pth
 from .pytorch import LEGACY_MAGIC, read_legacy, read_zip
 from .safetensors import read_safetensors, save_safetensors
@@ -157,7 +157,7 @@ def _compare(
     report = Report(
         matched=[],
         missing=[n for n in own if n not in names and not n.endswith(COUNTER)],
-        unexpected=[n for n in file.arrays if n not in met and not n.endswith(COUNTER)],
+        unexpected=[n for n in file.arrays if n not in met and not n.endswith((COUNTER, AVERAGED))],
         mismatched=[],
     )
     for name, theirs in names.items():

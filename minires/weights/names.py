@@ -8,14 +8,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Guess", "guess", "match_names", "usual", "without_prefix"]
+__all__ = ["AVERAGED", "Guess", "guess", "match_names", "usual", "without_prefix"]
 
-PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "model.",
-    "net.",
-)  # DataParallel, torch.compile, wrapper classes
+# DataParallel, torch.compile, wrapper classes, detectors and self-supervised learners
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.")
+AVERAGED = "n_averaged"  # a count beside the weights in PyTorch's AveragedModel, without prefix
 # How repositories call what torchvision calls otherwise, tried in this order
 HABITS: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"\bconvShortcut\."), "downsample.0."),  # WideResNet-pytorch
@@ -55,7 +52,8 @@ def without_prefix(names: Collection[str], keep: Collection[str] = ()) -> dict[s
 
 
 def _all_bear(short: Mapping[str, str], prefix: str) -> bool:
-    return bool(short) and all(rest.startswith(prefix) for rest in short.values())
+    names = [rest for rest in short.values() if rest != AVERAGED]
+    return bool(names) and all(rest.startswith(prefix) for rest in names)
 
 
 def _any_bears(names: Collection[str], prefix: str) -> bool:

@@ -56,6 +56,17 @@ def test_pytorch_files(wrap: Callable[..., bytes], prefix: str, tmp_path: Path):
     assert str(report) == "7 matched"
 
 
+def test_averaged_models_of_pytorch(tmp_path: Path):
+    """A count without the prefix that all else has."""
+    file = state_file()
+    named = {"n_averaged": np.array(3), **{"module." + name: a for name, a in file.items()}}
+    views, storages = tensors(named)
+    (tmp_path / "x.pth").write_bytes(zip_bytes(views, storages))
+    model = Net()
+    assert str(weights.load(model, tmp_path / "x.pth")) == "7 matched"
+    assert_holds(model, file)
+
+
 def test_save_and_load(tmp_path: Path):
     saved, loaded = Net(), Net()
     weights.save(saved, tmp_path / "x", {"epoch": "3"})

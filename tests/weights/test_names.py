@@ -18,7 +18,10 @@ __all__: list[str] = []
 OURS = ["conv1.weight", "layer1.0.downsample.0.weight", "fc.weight", "fc.bias"]
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.net."])
+PREFIXED = ["", "module.", "_orig_mod.", "module._orig_mod.", "model.net.", "encoder."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXED)
 def test_prefixes(prefix: str):
     theirs = [prefix + name for name in OURS]
     assert match_names(theirs, OURS) == dict(zip(theirs, OURS, strict=True))
