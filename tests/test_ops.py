@@ -57,6 +57,12 @@ def differentiated(case: Case, arrays: list[Any]) -> list[bool]:
     return [r and (case.wrt is None or i in case.wrt) for i, r in enumerate(real)]
 
 
+def call(backward: Any, g: Any, needs: tuple[bool, ...]) -> tuple[Any, ...]:
+    """What a backward closure returns where nobody else has sent a gradient."""
+    more = (needs, lambda position: None)
+    return backward(g, *more[: backward.__code__.co_argcount - 1])
+
+
 def results(op: Op, case: Case, arrays: list[Any], g: np.ndarray | None = None) -> list[Any]:
     """The output and the gradients, from the bare function: no engine that would cast them."""
     y, backward = op.function(*arrays, **case.params)
@@ -64,8 +70,7 @@ def results(op: Op, case: Case, arrays: list[Any], g: np.ndarray | None = None) 
     needs = tuple(differentiated(case, arrays))
     if g is None:
         g = np.random.default_rng(1).standard_normal(np.shape(y)).astype(y.dtype)
-    more = (needs, lambda position: None)
-    grads = backward(g, *more[: backward.__code__.co_argcount - 1])
+    grads = call(backward, g, needs)
     assert len(grads) == len(arrays)
     return [np.asarray(y), *(dx for dx, needed in zip(grads, needs, strict=True) if needed)]
 
