@@ -8,6 +8,7 @@ from ..errors import DTypeError, ShapeError
 from ..kernels import conv as kernels
 from ..kernels.cases import Case, permuted_view
 from ..kernels.im2col import output_size
+from ..kernels.parallel import product
 from ..op import op
 from .elementwise import need_float
 
@@ -177,18 +178,18 @@ def conv_gradients(
 @op(Case((4, 3), (3, 2)), Case((4, 3), (3, 2), (2,)), Case((2, 5, 3), (3, 2), (2,)))
 def linear(x, w, b=None):
     """x @ w + b. x (…, in), w (in, out), b (out,) or None -> (…, out)."""
-    xp = check_dtypes("linear", x, w=w, b=b)
+    check_dtypes("linear", x, w=w, b=b)
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
         raise ShapeError(f"linear: x (…, in) and w (in, out) do not fit: x={x.shape}, w={w.shape}")
     check_vector("linear", "b", b, w.shape[1])
-    y = xp.matmul(x, w)
+    y = product(x, w)
     if b is not None:
         y += b
 
     def backward(g, needs):
         rows = g.reshape(-1, w.shape[1])
-        dx = g @ w.T if needs[0] else None
-        dw = x.reshape(-1, w.shape[0]).T @ rows if needs[1] else None
+        dx = product(g, w.T) if needs[0] else None
+        dw = product(x.reshape(-1, w.shape[0]).T, rows) if needs[1] else None
         db = rows.sum(axis=0) if needs[2:] == (True,) else None
         return (dx, dw, db)[: len(needs)]
 
