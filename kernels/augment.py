@@ -17,10 +17,14 @@ import numpy as np
 
 from .cases import Case, labels, uint8_images
 from .dispatch import array_module, kernel
+from .launch import MOST_ROWS, THREADS, Source, from_memory
 from .memory import empty
 from .random import philox, random_bits
 
 __all__ = ["augment_batch", "gather_batch", "pixel_table"]
+
+SOURCE = Source("augment.cu")
+EACH = 16  # numbers a GPU thread
 
 
 def pixel_table(mean: Any, std: Any, dtype: Any = np.float32) -> np.ndarray:
@@ -49,6 +53,13 @@ def _fits(images: Any, indices: Any, table: Any, **_: Any) -> bool:
 
 def _check(name: str, images: Any, indices: Any, table: Any) -> None:
     """The twins read memory unchecked, so nothing wrong may get past here."""
+    _check_shapes(name, images, table)
+    if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < len(images):
+        wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
+        raise IndexError(f"{name}: index {wrong} must be 0 to {len(images) - 1}")
+
+
+def _check_shapes(name: str, images: Any, table: Any) -> None:
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
             f"{name}: images must be uint8 (n, h, w, c), got {images.dtype} {images.shape}"
@@ -58,9 +69,6 @@ def _check(name: str, images: Any, indices: Any, table: Any) -> None:
             f"{name}: table must be (256, {images.shape[3]}) as images are {images.shape}, "
             f"got {table.shape}"
         )
-    if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < len(images):
-        wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
-        raise IndexError(f"{name}: index {wrong} must be 0 to {len(images) - 1}")
 
 
 @kernel(
@@ -212,3 +220,43 @@ def _augment(images, indices, table, pad, flip, cutout, key, y):
 @numba.njit(cache=True)
 def _scaled(word, bound):
     return np.int64((word * np.uint64(bound)) >> np.uint64(32))
+
+
+def _fits_gpu(images: Any, indices: Any, table: Any, **_: Any) -> bool:
+    small = images.size // max(1, len(images)) <= MOST_ROWS // 2 and table.dtype.char in "fd"
+    return _fits(images, indices, table) and small and indices.flags.c_contiguous
+
+
+def _launch(images: Any, indices: Any, table: Any, *draws: Any) -> Any:
+    """The batch; an image whose index is out of range is NaN: seeing it here would have to wait."""
+    n, h, w, c = images.shape
+    y = empty((len(indices), h, w, c), table.dtype, like=images)
+    grid = len(indices), -(-h * w * c // (THREADS * EACH))
+    SOURCE.launch(
+        *("augment", grid, (THREADS,), images, indices, table, y, n, h, w, c, EACH, *draws)
+    )
+    return y
+
+
+@gather_batch.cuda(serves=_fits_gpu)
+def _gather_batch_cuda(images: Any, indices: Any, table: Any) -> Any:
+    _check_shapes("gather_batch", images, table)
+    return _launch(images, indices, table, 0, 0, 0, 0, 0, 0, None, 0)
+
+
+@augment_batch.cuda(serves=_fits_gpu)
+def _augment_batch_cuda(
+    images: Any,
+    indices: Any,
+    table: Any,
+    *,
+    pad: int = 0,
+    flip: bool = False,
+    cutout: int = 0,
+    seed: int,
+    stream: int = 0,
+    step: Any = 0,
+) -> Any:
+    _check_shapes("augment_batch", images, table)
+    draws = (1, pad, bool(flip), cutout, seed, stream, *from_memory(step))
+    return _launch(images, indices, table, *draws)

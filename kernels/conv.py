@@ -8,7 +8,7 @@ Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with th
 group side by side. The references build all columns at once; in the CPU twins each thread goes
 through a few images at a time, group by group, and skips the columns where a 1x1 window reads every
 pixel once. Where `plan` says so, the CPU twins use kernels of our own instead: `winograd`, `direct`
-or `depthwise`.
+or `depthwise`. The CUDA twins are in `conv_cuda`.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from . import depthwise, direct, winograd
+from . import conv_cuda, depthwise, direct, winograd
 from .activation import add_array
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .finish import finish_array
-from .im2col import Pair, col2im, gather, im2col, output_size, scatter
+from .im2col import Pair, col2im, conv_shape, gather, im2col, scatter
 from .memory import empty, workspace
 from .parallel import for_each
 from .plan import choose_convolution
@@ -44,14 +44,6 @@ def _params(
     pairs = {"stride": stride, "padding": padding, "dilation": dilation}
     pairs = {name: (v, v) if isinstance(v, int) else v for name, v in pairs.items()}
     return {**pairs, "groups": groups, **more}
-
-
-def _shape_of_output(
-    x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[int, ...]:
-    p = output_size(x.shape[1], w.shape[0], stride[0], padding[0], dilation[0])
-    q = output_size(x.shape[2], w.shape[1], stride[1], padding[1], dilation[1])
-    return x.shape[0], p, q, w.shape[3]
 
 
 def _grouped_columns(columns: Any, groups: int) -> Any:
@@ -107,7 +99,7 @@ def conv2d(
     """
     columns = im2col(x, window=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
     y = _grouped_columns(columns, groups) @ _grouped_weights(w, groups)
-    y = y.transpose(1, 0, 2).reshape(_shape_of_output(x, w, stride, padding, dilation))
+    y = y.transpose(1, 0, 2).reshape(conv_shape(x, w, stride, padding, dilation))
     return finish_array(y, b, residual, relu)
 
 
@@ -207,7 +199,7 @@ def _conv2d_cpu(
         return direct.convolve(x, w, b, residual, **params, **finish, groups=groups)
     if plan == "depthwise":
         return finish_array(depthwise.convolve(x, w, **params), b, residual, relu)
-    y = empty(_shape_of_output(x, w, stride, padding, dilation), x.dtype)
+    y = empty(conv_shape(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
     x, matrices = np.ascontiguousarray(x), _grouped_weights(np.ascontiguousarray(w), groups)
@@ -318,3 +310,8 @@ def _conv2d_weight_gradient_cpu(
 
     for_each(accumulate, len(sums))
     return sums.sum(axis=0).reshape(shape)
+
+
+conv2d.cuda(serves=conv_cuda.serves_convolution)(conv_cuda.convolve)
+conv2d_input_gradient.cuda(serves=conv_cuda.serves_convolution)(conv_cuda.convolve_input_gradient)
+conv2d_weight_gradient.cuda(serves=conv_cuda.serves_convolution)(conv_cuda.convolve_weight_gradient)

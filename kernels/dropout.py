@@ -9,10 +9,13 @@ import numpy as np
 
 from .cases import Case, permuted_view
 from .dispatch import array_module, kernel
+from .launch import Source, flat_grid, from_memory, same_floats
 from .memory import empty
 from .random import Key, philox, uniform
 
 __all__ = ["drop"]
+
+SOURCE = Source("dropout.cu")
 
 
 @kernel(
@@ -45,3 +48,15 @@ def _drop(x, y, p, scale, seed, stream, step):
             i = 4 * block + lane
             u = np.float32(words[lane] >> np.uint64(8)) * np.float32(2**-24)
             y[i] = x[i] * scale if u >= p else x.dtype.type(0)
+
+
+@drop.cuda(serves=same_floats)
+def _drop_cuda(x: Any, *, p: float, key: Key) -> Any:
+    x, y = array_module(x).ascontiguousarray(x), empty(x.shape, x.dtype, like=x)
+    seed, stream, step = key
+    grid, block = flat_grid(-(-x.size // 4))
+    SOURCE.launch(
+        *("drop", grid, block, x, y, x.size, float(p), 1 / (1 - p), seed, stream),
+        *from_memory(step),
+    )
+    return y

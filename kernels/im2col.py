@@ -14,9 +14,13 @@ import numpy as np
 
 from .cases import Case, permuted_view
 from .dispatch import array_module, kernel
+from .launch import MOST_ROWS, Source, pixel_grid, same_floats
 from .memory import empty
 
-__all__ = ["Pair", "col2im", "gather", "im2col", "output_size", "scatter", "window_slices"]
+__all__ = ["Pair", "col2im", "conv_shape", "gather", "im2col", "launch_col2im", "launch_im2col"]
+__all__ += ["output_size", "scatter", "window_slices"]
+
+SOURCE = Source("im2col.cu")
 
 Pair = tuple[int, int]
 
@@ -24,6 +28,13 @@ Pair = tuple[int, int]
 def output_size(size: int, window: int, stride: int, padding: int, dilation: int = 1) -> int:
     """How many windows fit along one axis of `size` pixels."""
     return (size + 2 * padding - dilation * (window - 1) - 1) // stride + 1
+
+
+def conv_shape(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair) -> tuple[int, ...]:
+    """The shape (n, p, q, k) of a convolution of x (n, h, w, c) with w (r, s, c/groups, k)."""
+    p = output_size(x.shape[1], w.shape[0], stride[0], padding[0], dilation[0])
+    q = output_size(x.shape[2], w.shape[1], stride[1], padding[1], dilation[1])
+    return x.shape[0], p, q, w.shape[3]
 
 
 def window_slices(
@@ -152,3 +163,66 @@ def scatter(columns, x, channel, sh, sw, ph, pw, dh, dw):
                         if 0 <= z < w:
                             for k in range(c):
                                 x[b, y, z, channel + k] += columns[b, i, j, u, v, k]
+
+
+def launch_im2col(
+    x: Any, columns: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int = 1
+) -> None:
+    """Fill columns (groups, n, p, q, r, s, c/groups) from x (n, h, w, c), on the GPU."""
+    _, n, p, q, r, s, c = columns.shape
+    neighbours = dilation[1] == 1 and groups == 1  # the taps of a line are one piece of memory
+    lines, length = (r, s * c) if neighbours else (r * s, c)
+    pieces = groups * n * p * q * lines
+    (blocks, _), block = pixel_grid(pieces, min(length, 32))
+    SOURCE.launch(
+        *("im2col", (blocks,), block, x, columns, pieces, lines, length, n, *x.shape[1:3], c),
+        *(p, q, s, groups, *stride, *padding, *dilation),
+    )
+
+
+def launch_col2im(
+    columns: Any,
+    x: Any,
+    total: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int = 1,
+) -> None:
+    """Fill x (n, h, w, c) from columns (groups, n, p, q, r, s, c/groups), plus `total` (like x)
+    where it is given, on the GPU.
+    """
+    _, n, p, q, r, s, c = columns.shape
+    pixels = x.size // max(1, x.shape[3])
+    grid, block = pixel_grid(pixels, x.shape[3])
+    SOURCE.launch(
+        *("col2im", grid, block, columns, total, x, pixels, n, *x.shape[1:3], c, p, q, r, s),
+        *(groups, *stride, *padding, *dilation),
+    )
+
+
+def _pieces_fit(x: Any, *, window: Pair, stride: Pair, out: Any = None, **_: Any) -> bool:
+    pieces = x.size // max(1, x.shape[3]) // (stride[0] * stride[1]) * window[0] * window[1]
+    return same_floats(x, out) and pieces <= MOST_ROWS // 2
+
+
+@im2col.cuda(serves=_pieces_fit)
+def _im2col_cuda(
+    x: Any, *, window: Pair, stride: Pair, padding: Pair, dilation: Pair, out: Any = None
+) -> Any:
+    n, h, w, c = x.shape
+    p = output_size(h, window[0], stride[0], padding[0], dilation[0])
+    q = output_size(w, window[1], stride[1], padding[1], dilation[1])
+    columns = empty((n, p, q, *window, c), x.dtype, like=x) if out is None else out
+    x = array_module(x).ascontiguousarray(x)
+    launch_im2col(x, columns[None], stride=stride, padding=padding, dilation=dilation)
+    return columns
+
+
+@col2im.cuda(serves=same_floats)
+def _col2im_cuda(columns: Any, *, size: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Any:
+    x = empty((columns.shape[0], *size, columns.shape[-1]), columns.dtype, like=columns)
+    columns = array_module(columns).ascontiguousarray(columns)
+    launch_col2im(columns[None], x, stride=stride, padding=padding, dilation=dilation)
+    return x

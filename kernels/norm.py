@@ -5,7 +5,8 @@ Every kernel sees x as rows of c channels. Memory is what they wait for, so they
 a ReLU followed, the gradient finds its sign from x again instead of reading the output; after a
 residual its first pass writes the masked gradient, which the residual needs anyway and the second
 pass reads. All that is done channel by channel in between is compiled too. `norm_loops` has the
-compiled loops; here are the references and the functions that take arrays.
+compiled loops, `norm_cuda` the GPU's launches; here are the references and the functions that take
+arrays.
 
 The statistics have a pass of their own: gathered in the convolution's output loop they would save
 at most that pass, 1 % of a training step of ResNet-18 and 2.5 % of ResNet-20.
@@ -21,6 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from . import norm_cuda
 from . import norm_loops as loops
 from .cases import Case, permuted_view, positive
 from .dispatch import array_module, kernel
@@ -199,3 +201,8 @@ def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_
     )
     dbeta, dgamma = sums.astype(x.dtype)
     return dx, dgamma, dbeta, masked
+
+
+normalise.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise)
+normalise_batch.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise_batch)
+normalise_gradient.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise_gradient)

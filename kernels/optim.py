@@ -6,6 +6,9 @@ arithmetic in the same order as the references, element by element, so they agre
 whatever the number of threads. Chunks are of fixed size for the same reason: the partial sums of
 `squared_norm` do not depend on who adds them up.
 
+On the GPU, the learning rate and Adam's step may also be arrays there, of one float64 and one
+int64: a recorded step that is replayed reads what they hold by then.
+
 All buffers are one-dimensional, contiguous and of one dtype; w and the state are updated in place.
 """
 
@@ -18,10 +21,13 @@ import numpy as np
 
 from .cases import Case, positive
 from .dispatch import array_module, kernel
+from .launch import Source, flat_grid, from_memory
 
 __all__ = ["adam_step", "sgd_step", "squared_norm"]
 
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
+EACH = 16  # elements a GPU thread
+SOURCE = Source("optim.cu")
 
 SIZES = (1, 36, CHUNK - 1, 2 * CHUNK + 4)
 
@@ -102,6 +108,15 @@ def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, f
     return w, m
 
 
+@sgd_step.cuda(serves=_flat)
+def _sgd_step_cuda(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first):
+    SOURCE.launch(
+        *("sgd", *flat_grid(w.size, EACH), w, g, m, w.size, EACH, *from_memory(lr)),
+        *(weight_decay, momentum, 1 - dampening, bool(nesterov), bool(first)),
+    )
+    return (w,) if m is None else (w, m)
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _sgd(w, g, lr, weight_decay):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
@@ -166,6 +181,15 @@ def _adam_step_cpu(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, dec
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     scalars = (rate, scale, beta2, 1 - beta1, 1 - beta2, eps, shrink, decay)
     _adam(w, g, m, v, *[w.dtype.type(s) for s in scalars])
+    return w, m, v
+
+
+@adam_step.cuda(serves=_flat)
+def _adam_step_cuda(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    SOURCE.launch(
+        *("adam", *flat_grid(w.size, EACH), w, g, m, v, w.size, EACH, *from_memory(lr)),
+        *(*from_memory(step), beta1, beta2, eps, weight_decay, bool(decoupled)),
+    )
     return w, m, v
 
 

@@ -1,8 +1,7 @@
-"""Pooling: the largest of each window with where it was, and its gradient. Mean pooling needs only
-im2col and col2im.
+"""Pooling: the largest of each window with where it was, or the mean, and their gradients.
 
 Images (n, h, w, c) -> (n, p, q, c). `index` holds the winner's place in its window, row by row: 0 …
-r·s - 1.
+r·s - 1. On the CPU the mean needs only im2col and col2im.
 """
 
 from __future__ import annotations
@@ -12,12 +11,15 @@ from typing import Any
 import numba
 import numpy as np
 
-from .cases import Case, distinct
+from .cases import Case, distinct, permuted_view
 from .dispatch import array_module, kernel
 from .im2col import Pair, col2im, im2col, output_size
+from .launch import Source, pixel_grid, same_floats
 from .memory import empty
 
-__all__ = ["max_pool2d", "max_pool2d_gradient"]
+__all__ = ["average_pool2d", "average_pool2d_gradient", "max_pool2d", "max_pool2d_gradient"]
+
+SOURCE = Source("pool.cu")
 
 
 def _winners(n: int, p: int, q: int, c: int, places: int) -> Any:
@@ -83,6 +85,53 @@ def max_pool2d_gradient(
     return col2im(columns, size=size, stride=stride, padding=padding, dilation=(1, 1))
 
 
+def _mean_case(g: Any, size: Pair, window: Pair, stride: Pair, padding: Pair, inside: bool) -> Case:
+    params = {"window": window, "stride": stride, "padding": padding}
+    return Case(g, **params, size=size, only_inside=inside)
+
+
+def _counts(like: Any, size: Pair, params: dict[str, Any], only_inside: bool) -> Any:
+    """The pixels of each window, all of them (a number) or only those inside the image
+    (1, p, q, 1).
+    """
+    if not only_inside:
+        r, s = params["window"]
+        return like.dtype.type(r * s)
+    inside = array_module(like).ones((1, *size, 1), like.dtype)
+    return im2col(inside, **params).sum(axis=(3, 4))
+
+
+@kernel(
+    Case((2, 4, 6, 3), window=(2, 2), stride=(2, 2), padding=(0, 0), only_inside=False),
+    Case((2, 7, 5, 2), window=(3, 3), stride=(2, 2), padding=(1, 1), only_inside=True),
+    Case(
+        permuted_view(1, 5, 5, 1), window=(3, 2), stride=(1, 2), padding=(1, 0), only_inside=False
+    ),
+)
+def average_pool2d(x: Any, *, window: Pair, stride: Pair, padding: Pair, only_inside: bool) -> Any:
+    """x (n, h, w, c) -> the means of windows (n, p, q, c); only_inside: divide by how many of a
+    window's pixels are inside the image, not by all.
+    """
+    params = {"window": window, "stride": stride, "padding": padding, "dilation": (1, 1)}
+    return im2col(x, **params).sum(axis=(3, 4)) / _counts(x, x.shape[1:3], params, only_inside)
+
+
+@kernel(
+    _mean_case((2, 2, 3, 3), (4, 6), (2, 2), (2, 2), (0, 0), inside=False),
+    _mean_case((2, 4, 3, 2), (7, 5), (3, 3), (2, 2), (1, 1), inside=True),
+    _mean_case(permuted_view(1, 5, 2, 1), (5, 5), (3, 2), (1, 2), (1, 0), inside=False),
+)
+def average_pool2d_gradient(
+    g: Any, *, window: Pair, stride: Pair, padding: Pair, size: Pair, only_inside: bool
+) -> Any:
+    """g (n, p, q, c) -> dx (n, h, w, c) for images of `size`."""
+    params: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": (1, 1)}
+    share = g / _counts(g, size, {"window": window, **params}, only_inside)
+    shape = (*g.shape[:3], *window, g.shape[3])
+    columns = array_module(g).broadcast_to(share[:, :, :, None, None], shape)
+    return col2im(columns, size=size, **params)
+
+
 def _float_and_contiguous(x: np.ndarray, *others: np.ndarray, **_: Any) -> bool:
     return x.dtype.kind == "f" and all(a.flags.c_contiguous for a in (x, *others))
 
@@ -144,3 +193,62 @@ def _to_winners(g, index, dx, s, sh, sw, ph, pw):
                 for k in range(c):
                     place = index[b, i, j, k]
                     dx[b, i * sh + place // s - ph, j * sw + place % s - pw, k] += g[b, i, j, k]
+
+
+def _launch(name: str, out: Any, *args: Any, images: Any, windows: Any, params: Any) -> None:
+    """Run a kernel of pool.cu with a thread for each number of `out`; images (n, h, w, c) and
+    windows (n, p, q, c) give the sizes.
+    """
+    _, h, w, c = images.shape
+    pixels = out.size // max(1, c)
+    grid, block = pixel_grid(pixels, c)
+    sizes = pixels, h, w, c, *windows.shape[1:3]
+    SOURCE.launch(name, grid, block, *args, *sizes, *params)
+
+
+def _shape(x: Any, window: Pair, stride: Pair, padding: Pair) -> tuple[int, ...]:
+    n, h, w, c = x.shape
+    p = output_size(h, window[0], stride[0], padding[0])
+    return n, p, output_size(w, window[1], stride[1], padding[1]), c
+
+
+@max_pool2d.cuda(serves=same_floats)
+def _max_pool2d_cuda(x: Any, *, window: Pair, stride: Pair, padding: Pair) -> tuple[Any, Any]:
+    x, shape = array_module(x).ascontiguousarray(x), _shape(x, window, stride, padding)
+    y, index = empty(shape, x.dtype, like=x), empty(shape, np.int32, like=x)
+    params = (*window, *stride, *padding)
+    _launch("largest", y, x, y, index, images=x, windows=y, params=params)
+    return y, index
+
+
+@max_pool2d_gradient.cuda(serves=lambda g, index, **_: same_floats(g) and index.dtype == np.int32)
+def _max_pool2d_gradient_cuda(
+    g: Any, index: Any, *, window: Pair, stride: Pair, padding: Pair, size: Pair
+) -> Any:
+    g, index = (array_module(g).ascontiguousarray(a) for a in (g, index))
+    dx = empty((len(g), *size, g.shape[3]), g.dtype, like=g)
+    params = (*window, *stride, *padding)
+    _launch("to_winners", dx, g, index, dx, images=dx, windows=g, params=params)
+    return dx
+
+
+@average_pool2d.cuda(serves=same_floats)
+def _average_pool2d_cuda(
+    x: Any, *, window: Pair, stride: Pair, padding: Pair, only_inside: bool
+) -> Any:
+    x = array_module(x).ascontiguousarray(x)
+    y = empty(_shape(x, window, stride, padding), x.dtype, like=x)
+    params = (*window, *stride, *padding, int(only_inside))
+    _launch("average", y, x, y, images=x, windows=y, params=params)
+    return y
+
+
+@average_pool2d_gradient.cuda(serves=same_floats)
+def _average_pool2d_gradient_cuda(
+    g: Any, *, window: Pair, stride: Pair, padding: Pair, size: Pair, only_inside: bool
+) -> Any:
+    g = array_module(g).ascontiguousarray(g)
+    dx = empty((len(g), *size, g.shape[3]), g.dtype, like=g)
+    params = (*window, *stride, *padding, int(only_inside))
+    _launch("average_gradient", dx, g, dx, images=dx, windows=g, params=params)
+    return dx

@@ -18,6 +18,7 @@ import numpy as np
 
 from .cases import Case
 from .dispatch import array_module, kernel
+from .launch import Source, flat_grid, from_memory
 
 __all__ = ["Key", "bits", "integers", "normal", "permutation", "philox", "random_bits", "uniform"]
 
@@ -25,10 +26,14 @@ M0, M1 = 0xD2511F53, 0xCD9E8D57  # the multipliers of the paper's table 2
 W0, W1 = 0x9E3779B9, 0xBB67AE85  # the key increments: golden ratio, sqrt(3) - 1
 MASK = 0xFFFFFFFF
 ROUNDS = 10
+SOURCE = Source("random.cu")
 
 
 class Key(NamedTuple):
-    """Names one draw. Use another stream for another purpose, another step for another time."""
+    """Names one draw. Use another stream for another purpose, another step for another time.
+
+    For draws on the GPU the step may also be an array there, of one uint64.
+    """
 
     seed: int
     stream: int = 0
@@ -72,6 +77,13 @@ def philox(seed, stream, step, block):
 @random_bits.cpu(serves=lambda out, **_: out.flags.c_contiguous)
 def _random_bits_cpu(out: np.ndarray, *, seed: int, stream: int, step: int) -> np.ndarray:
     _fill(out, np.uint64(seed), np.uint64(stream), np.uint64(step))
+    return out
+
+
+@random_bits.cuda(serves=lambda out, **_: out.dtype == np.uint32 and out.flags.c_contiguous)
+def _random_bits_cuda(out: Any, *, seed: int, stream: int, step: Any) -> Any:
+    grid, block = flat_grid(-(-out.size // 4))
+    SOURCE.launch("random_bits", grid, block, out, out.size, seed, stream, *from_memory(step))
     return out
 
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 __all__ = ["IM2COL", "MUTATIONS", "Mutation"]
 
 IM2COL = ("kernels.im2col", "kernels.conv", "functional.conv")
-MAX_POOL = ("kernels.pool", "functional.pool")
+POOL = ("kernels.pool", "functional.pool")
+LOSS = ("kernels.loss", "functional.loss")
 
 
 class Mutation(NamedTuple):
@@ -106,7 +107,7 @@ MUTATIONS = [
             ("linear", "reversed axis", "g @ w.T if", "g @ w[::-1].T if"),
             ("conv2d", "dropped factor", "g.sum(axis=(0, 1, 2)) if", "g.mean(axis=(0, 1, 2)) if"),
             ("conv_bias", "ReLU forgotten", "dz = g * (y > 0) if relu", "dz = g if relu"),
-            ("conv_bias", "residual not masked", "needs), db, dz)", "needs), db, g)"),
+            ("conv_bias", "residual not masked", "take), db, dz)", "take), db, g)"),
         )
     ),
     *(
@@ -175,13 +176,6 @@ MUTATIONS = [
     *(
         in_functional("pool", *row)
         for row in (
-            ("avg_pool2d", "dropped factor", "share = (g / count)", "share = (g * 1)"),
-            (
-                "avg_pool2d",
-                "padding off by one",
-                "(col2im(columns, size=x.shape[1:3], **rest),)",
-                "(col2im(columns, size=x.shape[1:3], **{**rest, 'padding': (0, 0)}),)",
-            ),
             (
                 "adaptive_avg_pool2d",
                 "= for +=",
@@ -191,8 +185,19 @@ MUTATIONS = [
             ("global_avg_pool2d", "one axis forgotten", "(g / pixels)", "(g / x.shape[1])"),
         )
     ),
+    *(
+        in_kernels(POOL, "avg_pool2d", *row)
+        for row in (
+            ("dropped factor", "share = g / _counts(", "share = g * 1 ** _counts("),
+            (
+                "padding off by one",
+                "col2im(columns, size=size, **params)",
+                "col2im(columns, size=size, **{**params, 'padding': (0, 0)})",
+            ),
+        )
+    ),
     in_kernels(
-        MAX_POOL,
+        POOL,
         "max_pool2d",
         "= for += where a pixel won twice",
         "place % s - pw, k] += g",
@@ -200,7 +205,7 @@ MUTATIONS = [
         twin=True,
     ),
     in_kernels(
-        MAX_POOL,
+        POOL,
         "max_pool2d",
         "to every pixel of the window",
         "(index[:, :, :, None] == places)",
@@ -213,20 +218,19 @@ MUTATIONS = [
             ("softmax", "wrong axis", "(g * y).sum(axis=axis,", "(g * y).sum(axis=0,"),
             ("softmax", "coupling left out", "(y * (g - (g * y)", "(y * (g - 0 * (g * y)"),
             ("log_softmax", "dropped factor", "g - xp.exp(y) * g.sum", "g - g.sum"),
-            ("cross_entropy", "not averaged", "else g) / divisor\n", "else g)\n"),
-            (
-                "cross_entropy",
-                "label smoothing forgotten",
-                "xp.exp(log_p) - weighted)",
-                "xp.exp(log_p) - given)",
-            ),
-            (
-                "cross_entropy",
-                "class weights forgotten",
-                "(weighted.sum(axis=1, keepdims=True) *",
-                "(1 *",
-            ),
+            ("cross_entropy", "not averaged", "g = g / divisor\n", "g = g / 1\n"),
             ("mse_loss", "dropped factor", "(2 * g / x.size)", "(g / x.size)"),
+        )
+    ),
+    *(
+        in_kernels(LOSS, "cross_entropy", *row)
+        for row in (
+            (
+                "label smoothing forgotten",
+                "log_p.shape[1], log_p.dtype, smoothing)",
+                "log_p.shape[1], log_p.dtype, 0)",
+            ),
+            ("class weights forgotten", "(wanted.sum(axis=1, keepdims=True) *", "(1 *"),
         )
     ),
     in_functional(

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import array_module, device_of, is_array
+from ..backend import device_of, is_array
 from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, labels, positive, probabilities
+from ..kernels.loss import log_softmax as log_softmax_of
+from ..kernels.loss import softmax_loss, softmax_loss_gradient
 from ..op import op
 from .conv import check_dtypes, check_vector
 from .elementwise import need_float
 
 __all__ = ["cross_entropy", "log_softmax", "mse_loss", "softmax"]
-
-
-def _log_softmax(x: Any, axis: int) -> Any:
-    """x - log Σ e^x, shifted by the maximum so that nothing overflows."""
-    xp = array_module(x)
-    x = x - x.max(axis=axis, keepdims=True)
-    return x - xp.log(xp.exp(x).sum(axis=axis, keepdims=True))
 
 
 def _check_axis(name: str, x: Any, axis: int) -> Any:
@@ -31,7 +26,7 @@ def _check_axis(name: str, x: Any, axis: int) -> Any:
 @op(Case((3, 4)), Case((2, 3, 4), axis=1))
 def softmax(x, *, axis=-1):
     """e^x / Σ e^x along `axis`."""
-    y = _check_axis("softmax", x, axis).exp(_log_softmax(x, axis))
+    y = _check_axis("softmax", x, axis).exp(log_softmax_of(x, axis))
     return y, lambda g: (y * (g - (g * y).sum(axis=axis, keepdims=True)),)
 
 
@@ -39,13 +34,12 @@ def softmax(x, *, axis=-1):
 def log_softmax(x, *, axis=-1):
     """x - log Σ e^x along `axis`."""
     xp = _check_axis("log_softmax", x, axis)
-    y = _log_softmax(x, axis)
+    y = log_softmax_of(x, axis)
     return y, lambda g: (g - xp.exp(y) * g.sum(axis=axis, keepdims=True),)
 
 
-def _target_distribution(logits: Any, target: Any) -> Any:
-    """Class indices (n,) or probabilities (n, k) as probabilities (n, k)."""
-    xp = array_module(logits)
+def _check_target(logits: Any, target: Any) -> None:
+    """Class indices (n,) or probabilities (n, k)."""
     n, k = logits.shape
     if not is_array(target):
         raise DTypeError(f"cross_entropy: target must be an array, got {type(target).__name__}")
@@ -54,7 +48,7 @@ def _target_distribution(logits: Any, target: Any) -> Any:
             raise ShapeError(
                 f"cross_entropy: target probabilities are {target.shape} but the logits ({n}, {k})"
             )
-        return target.astype(logits.dtype)
+        return
     if target.dtype.kind not in "iu":
         raise DTypeError(
             f"cross_entropy: target must be integer labels or floats, got {target.dtype}"
@@ -63,14 +57,12 @@ def _target_distribution(logits: Any, target: Any) -> Any:
         raise ShapeError(
             f"cross_entropy: labels must be ({n},) for logits ({n}, {k}), got {target.shape}"
         )
-    outside = (target < 0) | (target >= k)
     if device_of(target) != "cpu":  # seeing them would wait for the GPU: a wrong one gives NaN
-        given = (target[:, None] == xp.arange(k)).astype(logits.dtype)
-        return xp.where(outside[:, None], logits.dtype.type(xp.nan), given)
+        return
+    outside = (target < 0) | (target >= k)
     if outside.any():
         at = int(outside.argmax())
         raise ValueError(f"cross_entropy: label {int(target[at])} at {at} is not in 0 … {k - 1}")
-    return (target[:, None] == xp.arange(k)).astype(logits.dtype)
 
 
 @op(
@@ -92,7 +84,7 @@ def cross_entropy(logits, target, weight=None, *, label_smoothing=0.0, reduction
     Raises ShapeError, DTypeError, or ValueError for a label out of range; on the GPU, where that
     would have to wait, the loss is NaN.
     """
-    xp = need_float("cross_entropy", logits)
+    need_float("cross_entropy", logits)
     if logits.ndim != 2 or 0 in logits.shape:
         raise ShapeError(f"cross_entropy: logits must be (n, k) and not empty, got {logits.shape}")
     if reduction not in ("mean", "sum", "none"):
@@ -103,24 +95,25 @@ def cross_entropy(logits, target, weight=None, *, label_smoothing=0.0, reduction
         )
     n, k = logits.shape
     check_vector("cross_entropy", "weight", weight, k)
-    given = _target_distribution(logits, target)
-    wanted = (1 - label_smoothing) * given + label_smoothing / k
-    weighted = wanted if weight is None else wanted * weight.astype(logits.dtype)
-    log_p = _log_softmax(logits, axis=1)
-    losses = -(weighted * log_p).sum(axis=1)
+    _check_target(logits, target)
+    if target.dtype.kind == "f":
+        target = target.astype(logits.dtype, copy=False)
+    weight = None if weight is None else weight.astype(logits.dtype, copy=False)
+    losses, log_p = softmax_loss(logits, target, weight, smoothing=label_smoothing)
     if reduction != "mean":
         divisor = 1
     elif weight is None or target.dtype.kind == "f":
         divisor = n
     else:
-        divisor = (given @ weight.astype(logits.dtype)).sum()
+        divisor = weight[target].sum()
 
     def backward(g, needs):
-        g = (g[:, None] if reduction == "none" else g) / divisor
+        g = g / divisor
         dlogits = dtarget = None
         if needs[0]:
-            dlogits = g * (weighted.sum(axis=1, keepdims=True) * xp.exp(log_p) - weighted)
+            dlogits = softmax_loss_gradient(log_p, g, target, weight, smoothing=label_smoothing)
         if needs[1]:
+            g = g[:, None] if reduction == "none" else g
             dtarget = -g * (1 - label_smoothing) * log_p * (1 if weight is None else weight)
         return (dlogits, dtarget, None)[: len(needs)]
 

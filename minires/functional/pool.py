@@ -8,7 +8,7 @@ from ..backend import array_module
 from ..errors import ShapeError
 from ..kernels import pool as kernels
 from ..kernels.cases import Case, distinct, permuted_view
-from ..kernels.im2col import col2im, im2col, output_size
+from ..kernels.im2col import output_size
 from ..op import op
 from .conv import pair
 from .elementwise import need_float
@@ -75,23 +75,9 @@ def avg_pool2d(x, *, kernel_size, stride=None, padding=0, count_include_pad=True
     image.
     """
     params = _check("avg_pool2d", x, kernel_size, stride, padding)
-    params["dilation"] = (1, 1)
-    r, s = params["window"]
-    xp = array_module(x)
-    if count_include_pad:
-        count = x.dtype.type(r * s)
-    else:
-        inside = xp.ones((1, *x.shape[1:3], 1), x.dtype)
-        count = im2col(inside, **params).sum(axis=(3, 4))  # (1, p, q, 1)
-    y = im2col(x, **params).sum(axis=(3, 4)) / count
-
-    def backward(g):
-        share = (g / count)[:, :, :, None, None]
-        columns = xp.broadcast_to(share, (*g.shape[:3], r, s, g.shape[3]))
-        rest = {name: params[name] for name in ("stride", "padding", "dilation")}
-        return (col2im(columns, size=x.shape[1:3], **rest),)
-
-    return y, backward
+    params["only_inside"] = not count_include_pad
+    y = kernels.average_pool2d(x, **params)
+    return y, lambda g: (kernels.average_pool2d_gradient(g, size=x.shape[1:3], **params),)
 
 
 def _ranges(size: int, count: int) -> list[slice]:
