@@ -104,7 +104,7 @@ MUTATIONS = [
         in_functional("conv", *row)
         for row in (
             ("linear", "mean for sum", "rows.sum(axis=0)", "rows.mean(axis=0)"),
-            ("linear", "reversed axis", "g @ w.T if", "g @ w[::-1].T if"),
+            ("linear", "reversed axis", "product(g, w.T) if", "product(g, w[::-1].T) if"),
             ("conv2d", "dropped factor", "g.sum(axis=(0, 1, 2)) if", "g.mean(axis=(0, 1, 2)) if"),
             ("conv_bias", "ReLU forgotten", "dz = g * (y > 0) if relu", "dz = g if relu"),
             ("conv_bias", "residual not masked", "take), db, dz)", "take), db, g)"),
@@ -131,8 +131,8 @@ MUTATIONS = [
         for row in (
             (
                 "padding off by one",
-                "return col2im(columns, size=size, stride=stride, padding=padding,",
-                "return col2im(columns, size=size, stride=stride, padding=(0, padding[1]),",
+                "dx = col2im(columns, size=size, stride=stride, padding=padding,",
+                "dx = col2im(columns, size=size, stride=stride, padding=(0, padding[1]),",
             ),
             (
                 "window not turned",
