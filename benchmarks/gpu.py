@@ -1,0 +1,210 @@
+"""A training step on GPUs, on paper: what the CUDA kernels move and compute, and the time that this
+takes at the least.
+
+    python -m benchmarks.gpu --model resnet18 --paper [--batch N] [--json]
+
+The model runs forward once on the CPU, and from the shapes that its kernels see follow the bytes
+that each launch on the GPU has to read and write, every array once, and its multiplications and
+additions. The floor of a launch is the longer of bytes / bandwidth and operations / peak, by what
+the makers publish; no GPU is needed and none is measured. `ideal` is a step whose products read the
+images themselves, as an implicit product would: how much of the floor the columns cost. SGD with
+momentum; float32 throughout, products by float32 or by TF32 units.
+
+Left out: launch times, the loss, gathering gradients into one buffer, running statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import minires as mr
+from minires import models
+from minires.kernels.conv_cuda import WORKSPACE
+from minires.kernels.dispatch import observe
+
+__all__ = ["DEVICES", "Launch", "floor", "main", "paper", "step_launches", "trace"]
+
+# name: (arguments of the constructor, image size)
+MODELS: dict[str, tuple[dict[str, Any], int]] = {
+    "resnet18": ({"num_classes": 1000, "stem": "imagenet"}, 224),
+    "resnet50": ({"num_classes": 1000, "stem": "imagenet"}, 224),
+    "resnet20": ({"num_classes": 10, "shortcut": "A"}, 32),
+}
+NUMBER = 4  # bytes
+
+
+class Device(NamedTuple):
+    """Bytes and operations a second, from the makers' data sheets, dense."""
+
+    bandwidth: float
+    float32: float
+    tf32: float  # the same as float32 where there are no such units
+
+
+DEVICES = {
+    "H100 SXM": Device(3.35e12, 66.9e12, 494.7e12),
+    "A100 SXM 80 GB": Device(2.039e12, 19.5e12, 156e12),
+    "T4": Device(320e9, 8.1e12, 8.1e12),
+}
+
+
+class Launch(NamedTuple):
+    """One launch: its kernel ("product" for cuBLAS), numbers read and written, operations; for so
+    many of the numbers, `columns`, an implicit product would have `images`.
+    """
+
+    kernel: str
+    numbers: int
+    operations: int = 0
+    columns: int = 0
+    images: int = 0
+
+
+def trace(model: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """The kernels that a forward step in training calls, with their arrays' shapes, one image."""
+    arguments, size = MODELS[model]
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+    network = models.build(model, **arguments)
+    images = mr.tensor(np.random.default_rng(0).standard_normal((1, size, size, 3), np.float32))
+    with observe(
+        lambda name, _, *a: calls.append((name, tuple(getattr(v, "shape", None) for v in a)))
+    ):
+        network(images)
+    return calls
+
+
+def step_launches(calls: list[tuple[str, tuple[Any, ...]]], n: int) -> Iterator[Launch]:
+    """The launches of a whole step with n images, as conv_cuda, norm_cuda and pool make them."""
+    seen = False  # the first convolution's images need no gradient
+    for i, (name, shapes) in enumerate(calls):
+        if name == "conv2d":
+            z = next(s[0] for later, s in calls[i:] if later == "normalise_batch")
+            yield from _convolution(n, *shapes[:2], z, seen)
+            seen = True
+        elif name == "normalise_batch":
+            yield from _norm(n * int(np.prod(shapes[0])), shapes[3:] not in ((), (None,)))
+        elif name == "max_pool2d":
+            x = n * int(np.prod(shapes[0]))
+            y = n * int(np.prod(next(s[0] for later, s in calls[i:] if later == "conv2d")))
+            yield Launch("largest", x + 2 * y)
+            yield Launch("to_winners", x + 2 * y)
+
+
+def _convolution(n: int, x: Any, w: Any, z: Any, needs_dx: bool) -> Iterator[Launch]:
+    (_, h, _, c), (r, s, _, k), (_, p, q, _) = x, w, z
+    images, outputs, weights = n * int(np.prod(x)), n * p * q * k, r * s * c * k
+    columns, operations = n * p * q * r * s * c, 2 * outputs * r * s * c
+    if (r, s, p) == (1, 1, h):
+        sides, read = images, 0
+    else:
+        sides, read = columns, columns
+        yield Launch("im2col", images + columns, columns=images + columns)
+        yield Launch("im2col", images + columns, columns=images + columns)  # for dw
+        if needs_dx:
+            yield Launch("col2im", images + columns, columns=images + columns)
+    numbers = sides + weights + outputs
+    for _ in range(2 + needs_dx):  # the outputs, dw and dx
+        yield Launch("product", numbers, operations, read, images if read else 0)
+
+
+def _norm(size: int, residual: bool) -> Iterator[Launch]:
+    yield Launch("sum_moments", size)
+    yield Launch("find_moments", 0)
+    yield Launch("normalise", (2 + residual) * size)
+    yield Launch("sum_gradients", (4 if residual else 2) * size)
+    yield Launch("find_gradients", 0)
+    yield Launch("normalise_gradient", 3 * size)
+
+
+def floor(launch: Launch, device: Device, tf32: bool, ideal: bool = False) -> float:
+    """Seconds that a launch takes at the least; `ideal`: without columns."""
+    numbers = launch.numbers
+    if ideal:
+        numbers += launch.images - launch.columns
+    peak = device.tf32 if tf32 else device.float32
+    return max(NUMBER * numbers / device.bandwidth, launch.operations / peak)
+
+
+def paper(model: str, n: int) -> dict[str, Any]:
+    """The whole table: kernels with their launches, gigabytes, 10⁹ operations and floors in ms."""
+    arguments, _ = MODELS[model]
+    size = sum(p.size for p in models.build(model, **arguments).parameters())
+    calls = trace(model)
+    launches = [*step_launches(calls, n), Launch("sgd", 5 * size)]
+    rows = []
+    for kernel in dict.fromkeys(launch.kernel for launch in launches):
+        own = [launch for launch in launches if launch.kernel == kernel]
+        row = {
+            "kernel": kernel,
+            "launches": len(own),
+            "gigabytes": sum(NUMBER * launch.numbers for launch in own) / 1e9,
+            "giga_operations": sum(launch.operations for launch in own) / 1e9,
+        }
+        for name, device in DEVICES.items():
+            row[name] = [1e3 * sum(floor(u, device, tf32) for u in own) for tf32 in (False, True)]
+        rows.append(row)
+    totals = {
+        name: {
+            "floor_ms": [1e3 * sum(floor(u, device, t) for u in launches) for t in (False, True)],
+            "ideal_ms": [
+                1e3 * sum(floor(u, device, t, ideal=True) for u in launches) for t in (False, True)
+            ],
+        }
+        for name, device in DEVICES.items()
+    }
+    most = max(launch.columns for launch in launches if launch.kernel == "product")
+    together = max(1, WORKSPACE // (NUMBER * most // n))  # images whose columns fit
+    return {
+        "model": model,
+        "batch": n,
+        "kernels": rows,
+        "steps": totals,
+        "launches": len(launches),
+        "chunks_of_the_largest": -(-n // together),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", choices=MODELS, default="resnet18")
+    parser.add_argument("--paper", action="store_true", required=True)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.batch < 1:
+        parser.error(f"--batch is {options.batch} but must be at least 1")
+    found = paper(options.model, options.batch)
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    print(f"{found['model']}, batch {found['batch']}: a training step on paper; ms at the least,")
+    print("products by float32 units / by TF32 units\n")
+    columns = "".join(f"{name:>20}" for name in DEVICES)
+    print(f"{'kernel':20}{'launches':>9}{'GB':>8}{'Gop':>8}{columns}")
+    for row in found["kernels"]:
+        times = "".join(f"{'{:.2f} / {:.2f}'.format(*row[name]):>20}" for name in DEVICES)
+        print(
+            f"{row['kernel']:20}{row['launches']:9}{row['gigabytes']:8.2f}"
+            f"{row['giga_operations']:8.0f}{times}"
+        )
+    steps = found["steps"]
+    for label, key in (("all", "floor_ms"), ("ideal: no columns", "ideal_ms")):
+        times = "".join(f"{'{:.2f} / {:.2f}'.format(*steps[name][key]):>20}" for name in DEVICES)
+        print(f"{label:45}{times}")
+    shares = [[i / f for i, f in zip(s["ideal_ms"], s["floor_ms"])] for s in steps.values()]
+    times = "".join(f"{'{:.0%} / {:.0%}'.format(*share):>20}" for share in shares)
+    print(f"{'share of the ideal speed, at most':45}{times}\n")
+    print(f"{found['launches']} launches where the columns of each layer fit into one chunk; those")
+    print(f"of the largest take {found['chunks_of_the_largest']} of {WORKSPACE >> 20} MiB.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""The model on paper: the launches that the CUDA twins make, and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu
+from minires.kernels import conv_cuda, launch, norm_cuda
+from tests.kernels.test_launch import Recorder
+
+__all__: list[str] = []
+
+FIRST = ("conv2d", ((1, 6, 6, 2), (1, 1, 2, 3))), ("normalise_batch", ((1, 6, 6, 3), (3,), (3,)))
+CALLS = [
+    *FIRST,
+    ("conv2d", ((1, 6, 6, 3), (3, 3, 3, 5))),
+    ("normalise_batch", ((1, 6, 6, 5), (5,), (5,), (1, 6, 6, 5))),
+]
+
+
+def test_launches_are_those_of_the_twins(monkeypatch: pytest.MonkeyPatch, rng):
+    """A convolution, its BatchNorm with a residual, and both gradients: 12 with the products."""
+    recorder = Recorder()
+    monkeypatch.setattr(launch, "platform", recorder)
+    shapes = (2, 6, 6, 3), (3, 3, 3, 5), (2, 6, 6, 5), (5,)
+    x, w, g, gamma = (rng.standard_normal(s).astype(np.float32) for s in shapes)
+    params = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    z = conv_cuda.convolve(x, w, **params)
+    y, mean, var = norm_cuda.normalise_batch(z, gamma, gamma, g, eps=1e-5, relu=True)
+    statistics = mean, var, y
+    norm_cuda.normalise_gradient(g, z, gamma, gamma, *statistics, relu=True, from_batch=True)
+    conv_cuda.convolve_input_gradient(g, w, size=(6, 6), **params)
+    conv_cuda.convolve_weight_gradient(x, g, window=(3, 3), **params)
+    made = Counter(name.partition("<")[0] for name, *_ in recorder.calls)
+    on_paper = [*gpu.step_launches(CALLS, 2)][len([*gpu.step_launches(list(FIRST), 2)]) :]
+    assert Counter(u.kernel for u in on_paper) == made + Counter(product=3)
+    assert len(on_paper) == 12
+
+
+def test_numbers_by_hand():
+    launches = {u.kernel: u for u in gpu.step_launches(CALLS, 4)}
+    images, columns, outputs, weights = 4 * 36 * 3, 4 * 36 * 27, 4 * 36 * 5, 27 * 5
+    assert launches["im2col"].numbers == images + columns
+    product = launches["product"]
+    assert product.numbers == columns + weights + outputs
+    assert product.operations == 2 * outputs * 27
+    assert launches["sum_gradients"].numbers == 4 * outputs
+    device = gpu.Device(bandwidth=1e3, float32=1.0, tf32=1e9)
+    assert gpu.floor(product, device, tf32=False) == product.operations
+    assert gpu.floor(product, device, tf32=True) == 4 * product.numbers / 1e3
+    without = 4 * (images + weights + outputs) / 1e3
+    assert gpu.floor(product, device, tf32=True, ideal=True) == without
+    assert gpu.floor(launches["im2col"], device, tf32=True, ideal=True) == 0
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]):
+    assert gpu.main(["--model", "resnet20", "--paper", "--batch", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["kernel"]: row for row in found["kernels"]}
+    assert rows["product"]["launches"] == 3 * 19 - 1  # the images need no gradient
+    for step in found["steps"].values():
+        assert all(0 < i <= f for i, f in zip(step["ideal_ms"], step["floor_ms"], strict=True))
+    assert gpu.main(["--model", "resnet20", "--paper"]) == 0
+    assert "H100" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        gpu.main(["--paper", "--batch", "0"])
