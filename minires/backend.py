@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "array_module",
     "cuda_available",
     "device_of",
+    "gpu_remedy",
     "is_array",
     "precision",
 ]
@@ -45,12 +47,52 @@ def is_array(x: Any) -> bool:
 def _cupy() -> ModuleType:
     try:
         import cupy  # type: ignore[import-not-found]
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         message = "device is 'cuda' but CuPy is not installed: pip install 'minires[cuda13]'"
         raise RuntimeError(message) from error
+    except ImportError as error:
+        why = str(error).strip().partition("\n")[0]
+        message = f"device is 'cuda' but CuPy cannot be loaded ({why}): install another build of it"
+        raise RuntimeError(message) from error
     if not cupy.is_available():
-        raise RuntimeError("device is 'cuda' but CuPy finds no GPU or no driver on this machine")
-    return cupy
+        raise RuntimeError(f"device is 'cuda' but {_why_no_gpu(cupy.cuda.runtime)}")
+    loaded: Any = cupy
+    _check_compiler(loaded)
+    return loaded
+
+
+def _why_no_gpu(runtime: Any) -> str:
+    built, driver = runtime.runtimeGetVersion() // 1000, runtime.driverGetVersion() // 1000
+    if 0 < driver < built:
+        return (
+            f"CuPy is built for CUDA {built} and the driver for CUDA {driver}: "
+            f"pip install 'minires[cuda{driver}]', or a newer driver"
+        )
+    return "CuPy finds no GPU or no driver on this machine"
+
+
+@cache
+def _check_compiler(cupy: Any) -> None:
+    try:
+        cupy.cuda.nvrtc.getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        wheel = f"cupy-cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}x[ctk]"
+        raise RuntimeError(
+            f"device is 'cuda' but CUDA's compiler NVRTC is missing: pip install '{wheel}'"
+        ) from error
+
+
+def gpu_remedy(error: BaseException) -> str:
+    """What to do about an error that CuPy raised, to be put behind its message; else "".
+
+    >>> gpu_remedy(ValueError("of ours"))
+    ''
+    """
+    if type(error).__module__.partition(".")[0] not in ("cupy", "cupy_backends"):
+        return ""
+    if isinstance(error, MemoryError):
+        return "; the GPU's memory is full: a smaller batch needs less of it"
+    return "; the GPU failed: start again, and if it stays so, look at nvidia-smi"
 
 
 def cuda_available() -> bool:

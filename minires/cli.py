@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from .backend import gpu_remedy
 from .commands import COMMANDS
 from .commands.options import ENVIRONMENT, Parser
 from .train import ConfigError
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED as error:
-        text = str(error) or type(error).__name__
+        text = (str(error) or type(error).__name__) + gpu_remedy(error)
         return _fail(f"error: {text}", 2 if isinstance(error, ConfigError) else 1)
 
 

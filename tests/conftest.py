@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -20,12 +21,13 @@ import minires.random
 from minires.backend import cuda_available
 from minires.kernels.memory import pool, set_threads, threads
 from tests.commands import fails, finished, run
-from tests.gpu import device, emulator
+from tests.gpu import device, emulator, everywhere
 from tests.real_data import real_cifar10, real_cifar10_all
 
 __all__ = ["fails", "finished", "real_cifar10", "real_cifar10_all", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
+EVERYWHERE = os.environ.get("MINIRES_TEST_DEVICE") == "cuda"  # see tests/gpu/everywhere.py
 
 settings.register_profile("minires", derandomize=True, deadline=None, database=None)
 settings.load_profile("minires")
@@ -33,10 +35,14 @@ pool.poison = True  # an element that a kernel forgets to write is NaN, not what
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With `-m gpu`, CuPy runs on the stand-in device where there is no GPU."""
-    wanted = asks_for_gpu(config) and emulator.FLAVOUR == "plain"
-    if wanted and not device.real_gpu() and not device.missing():
+    """With `-m gpu`, or the whole suite on the device, CuPy runs on the stand-in device where there
+    is no GPU.
+    """
+    wanted = EVERYWHERE or (asks_for_gpu(config) and emulator.FLAVOUR == "plain")
+    if wanted and not device.real_gpu() and (EVERYWHERE or not device.missing()):
         device.install()
+    if EVERYWHERE:
+        everywhere.compute_on_device(importlib.import_module("cupy"))
 
 
 def asks_for_gpu(config: pytest.Config) -> bool:
@@ -49,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Look for the GPU only when such a test was chosen.
     """
+    if EVERYWHERE:
+        everywhere.skip_what_is_elsewhere(items)
     chosen = [item for item in items if item.get_closest_marker("gpu")]
     if chosen and not asks_for_gpu(config) and not cuda_available():
         reason = "no GPU here: pip install -e '.[test,gpu-rig]' && pytest -m gpu"

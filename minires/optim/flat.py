@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, groupby
 from typing import Any
 
+from ..backend import to_device
 from ..errors import ShapeError
 from ..kernels.memory import empty, zeros
 from ..tensor import Tensor
@@ -99,4 +100,4 @@ class Flat:
             self._view(flat, i).fill(0)
         for name, value in entry.items():
             if name != "step":
-                self._view(self.buffer(name), i)[...] = value
+                self._view(self.buffer(name), i)[...] = to_device(value, self.device)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..backend import to_device
 from ..errors import DataError
 from .files import WeightFile, number_type, open_file, show
 from .layout import file_shape, flattened_maps, to_file, to_memory
@@ -218,6 +219,6 @@ def file_arrays(model: HasState) -> dict[str, np.ndarray]:
     """The model's weights in PyTorch's names and layouts; raises DataError as `save` does."""
     maps = flattened_maps(model)
     return {
-        name: to_file(name, array, flattened_from=maps.get(name))
+        name: to_file(name, to_device(array, "cpu"), flattened_from=maps.get(name))
         for name, array in model.state_dict().items()
     }

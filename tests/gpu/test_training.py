@@ -77,17 +77,8 @@ def test_float32_steps_from_the_same_state(cupy: Any):
     cpu, gpu = Run("cpu", "float32"), Run("cuda", "float32")
     for batch in given[:3]:
         gpu.model.load_state_dict(cpu.model.state_dict())
-        gpu.optimizer.load_state_dict(to_gpu(cpu.optimizer.state_dict(), cupy))
+        gpu.optimizer.load_state_dict(cpu.optimizer.state_dict())
         np.testing.assert_allclose(gpu.steps([batch]), cpu.steps([batch]), rtol=GPU_STEP32)
-
-
-def to_gpu(state: Any, cupy: Any) -> Any:
-    """The arrays of a nested state on the device."""
-    if isinstance(state, dict):
-        return {name: to_gpu(value, cupy) for name, value in state.items()}
-    if isinstance(state, list):
-        return [to_gpu(value, cupy) for value in state]
-    return cupy.asarray(state) if isinstance(state, np.ndarray) else state
 
 
 def test_the_same_random_bits(cupy: Any):

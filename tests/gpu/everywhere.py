@@ -1,0 +1,132 @@
+"""The whole test suite on the device: MINIRES_TEST_DEVICE=cuda pytest
+
+Tests are written for NumPy arrays. Here every operation and every kernel that is called with such
+arrays moves them to the device, computes there with CuPy, gradients too, and moves the results
+back, so that each test checks the device's arithmetic against what it always expects. Operations
+that only look at memory in another way stay where they are: their results must be views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires.kernels.dispatch import KERNELS, Kernel
+from minires.op import OPS, Op
+
+__all__ = ["compute_on_device", "reason_to_skip"]
+
+VIEWS = {"broadcast_to", "expand_dims", "flatten", "getitem", "reshape", "squeeze", "transpose"}
+
+# what a test is about that does not exist on the device: a part of its name, and why
+ELSEWHERE = {
+    "tests/gpu/": "runs on the device anyhow",
+    "tests/kernels/": "about the CPU's twins; tests/gpu/test_ops.py has the kernels",
+    "tests/benchmarks/": "measures the CPU",
+    "tests/test_mutations.py": "changes the CPU's twins",
+    "tests/test_threads.py": "about threads of the CPU",
+    "fast_twins": "about the CPU's twins",
+    "kernel_twin": "about the CPU's twins",
+    "test_steps_are_pytorchs": "asks that the CPU's twin ran",
+    "test_one_kernel_call_updates_a_group": "asks that the CPU's twin ran",
+    "cross_entropy: label": "there a wrong label makes the loss NaN",
+    "test_a_long_chain": "thousands of launches, and a limit of time",
+}
+
+
+def reason_to_skip(nodeid: str) -> str | None:
+    """Why a test is left out on the device."""
+    return next((reason for part, reason in ELSEWHERE.items() if part in nodeid), None)
+
+
+class Mover:
+    """Moves the arrays of one call to the device, and the results back."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.cupy = cupy
+        self.pairs: list[tuple[np.ndarray, Any]] = []
+
+    def there(self, value: Any) -> Any:
+        """`value` with its NumPy arrays on the device; one that comes twice is one there."""
+        if isinstance(value, list | tuple):
+            moved = [self.there(item) for item in value]
+            return moved if isinstance(value, list) else tuple(moved)
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            return value
+        for host, device in self.pairs:
+            if host is value:
+                return device
+        device = self.cupy.asarray(value)
+        self.pairs.append((value, device))
+        return device
+
+    def back(self, value: Any) -> Any:
+        """The reverse; an argument comes back as itself."""
+        if isinstance(value, list | tuple):
+            fetched = [self.back(item) for item in value]
+            return fetched if isinstance(value, list) else tuple(fetched)
+        if not isinstance(value, self.cupy.ndarray):
+            return value
+        for host, device in self.pairs:
+            if device is value:
+                return host
+        return value.get()
+
+    def write_back(self) -> None:
+        """What a kernel wrote into its arguments."""
+        for host, device in self.pairs:
+            if host.flags.writeable:
+                host[...] = device.get()
+
+
+def compute_on_device(cupy: Any) -> None:
+    """Send every operation and kernel there, for the rest of this process."""
+    for op in OPS.values():
+        if isinstance(op, Op) and op.name not in VIEWS:
+            op.function = _operation(cupy, op.function)
+    call = Kernel.__call__
+
+    def on_device(self: Kernel, *args: Any, **kwargs: Any) -> Any:
+        if not any(isinstance(a, np.ndarray) for a in args) or self.name not in KERNELS:
+            return call(self, *args, **kwargs)
+        mover = Mover(cupy)
+        result = call(self, *mover.there(args), **kwargs)
+        mover.write_back()
+        return mover.back(result)
+
+    Kernel.__call__ = on_device  # type: ignore[method-assign]
+
+
+def _operation(cupy: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    def moved(*arrays: Any, **params: Any) -> Any:
+        mover = Mover(cupy)
+        given = mover.there(arrays)
+        if not mover.pairs:
+            return function(*arrays, **params)
+        y, backward = function(*given, **params)
+        count = backward.__code__.co_argcount  # g, needs, take
+
+        def gradients(g: Any, needs: Any = None, take: Any = None) -> Any:
+            back = Mover(cupy)
+            more = needs, lambda position: _fresh(cupy, take(position))
+            return back.back(backward(back.there(g), *more[: count - 1]))
+
+        closures = (lambda g: gradients(g), lambda g, needs: gradients(g, needs), gradients)
+        return mover.back(y), closures[count - 1]
+
+    moved.__wrapped__ = function  # type: ignore[attr-defined]
+    return moved
+
+
+def _fresh(cupy: Any, array: Any) -> Any:
+    return None if array is None else cupy.array(array)
+
+
+def skip_what_is_elsewhere(items: list[pytest.Item]) -> None:
+    """Mark the tests that say nothing about the device."""
+    for item in items:
+        if reason := reason_to_skip(item.nodeid):
+            item.add_marker(pytest.mark.skip(reason=reason))

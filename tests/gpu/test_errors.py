@@ -1,0 +1,101 @@
+"""What goes wrong with GPUs is said in one line, with the remedy; and `minires` works on one."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minires as mr
+from minires import backend
+from tests.commands import TINY
+
+__all__: list[str] = []
+
+pytestmark = pytest.mark.gpu
+
+
+def fails_with(message: str) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        mr.tensor([1.0], device="cuda")
+    assert str(caught.value) == f"device is 'cuda' but {message}"
+    assert not mr.cuda_available()
+
+
+@pytest.mark.parametrize(
+    ("versions", "message"),
+    [
+        (
+            (13000, 12080),
+            "CuPy is built for CUDA 13 and the driver for CUDA 12: "
+            "pip install 'minires[cuda12]', or a newer driver",
+        ),
+        ((13000, 0), "CuPy finds no GPU or no driver on this machine"),
+        ((12000, 13000), "CuPy finds no GPU or no driver on this machine"),
+    ],
+)
+def test_no_gpu_and_cupy_for_another_cuda(cupy: Any, monkeypatch, versions, message: str):
+    monkeypatch.setattr(cupy, "is_available", lambda: False)
+    monkeypatch.setattr(cupy.cuda.runtime, "runtimeGetVersion", lambda: versions[0])
+    monkeypatch.setattr(cupy.cuda.runtime, "driverGetVersion", lambda: versions[1])
+    fails_with(message)
+
+
+def test_no_compiler(cupy: Any, monkeypatch):
+    def missing() -> Any:
+        raise RuntimeError("Failure finding libnvrtc.so.13")
+
+    backend._check_compiler.cache_clear()
+    monkeypatch.setattr(cupy.cuda.nvrtc, "getVersion", missing)
+    fails_with("CUDA's compiler NVRTC is missing: pip install 'cupy-cuda13x[ctk]'")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("No module"), "CuPy is not installed: pip install 'minires[cuda13]'"),
+        (
+            ImportError("libcublas.so.12: cannot open\nmore lines"),
+            "CuPy cannot be loaded (libcublas.so.12: cannot open): install another build of it",
+        ),
+    ],
+)
+def test_no_cupy(monkeypatch, error: ImportError, message: str):
+    load = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "cupy":
+            raise error
+        return load(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    fails_with(message)
+
+
+def test_train_and_evaluate_on_the_device(cupy: Any, run: Any, tmp_path: Path):
+    folder = tmp_path / "run"
+    assert run("train", *TINY, "--device", "cuda", "--out", folder, "--quiet")[0] == 0
+    assert json.loads((folder / "config.json").read_text())["device"] == "cuda"
+    code, out, _ = run("evaluate", folder, "--device", "cuda", "--limit", "8", "--json")
+    assert code == 0
+    assert 0 <= json.loads(out.splitlines()[-1])["accuracy"] <= 1
+
+
+def test_out_of_memory(cupy: Any, standin: Any, fails: Any, tmp_path: Path):
+    cupy.get_default_memory_pool().free_all_blocks()
+    words = ("train", *TINY, "--device", "cuda", "--out", tmp_path / "run", "--quiet")
+    with standin.memory_limit(2**20):
+        assert "the GPU's memory is full: a smaller batch needs less" in fails(1, *words)
+    x = cupy.ones(3)  # and it works again
+    np.testing.assert_array_equal((x + x).get(), 2)
+
+
+def test_a_lost_device(cupy: Any, standin: Any, fails: Any, tmp_path: Path):
+    words = ("train", *TINY, "--device", "cuda", "--out", tmp_path / "run", "--quiet")
+    with standin.lost():
+        error = fails(1, *words)
+    assert "an illegal memory access was encountered; the GPU failed: start again" in error
