@@ -109,7 +109,7 @@ def _convolution(
     stride = f" /{geometry['stride'][0]}" if geometry["stride"] != (1, 1) else ""
     shape = f"{'x'.join(map(str, x_shape))} * {'x'.join(map(str, w_shape))}{stride}"
     flops = 2 * math.prod(output[:3]) * math.prod(w_shape)
-    winograd = algorithm == "winograd"
+    winograd = algorithm in ("winograd", "polyphase")
     bound = tolerances.WINOGRAD32 if winograd else tolerances.CONV32
 
     def forward(x: Any, w: Any) -> Any:

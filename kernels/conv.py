@@ -193,8 +193,8 @@ def _conv2d_cpu(
     plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
     finish: dict[str, Any] = {"relu": relu, "packed": packed}
     params: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
-    if plan == "winograd":
-        return winograd.convolve(x, w, b, residual, padding=padding, **finish)
+    if plan in ("winograd", "polyphase"):
+        return winograd.convolve(x, w, b, residual, stride=stride, padding=padding, **finish)
     if plan == "direct":
         return direct.convolve(x, w, b, residual, **params, **finish, groups=groups)
     if plan == "depthwise":
@@ -240,8 +240,9 @@ def _conv2d_input_gradient_cpu(
     images = n, *size, c * groups
     plan = choose_convolution(images, w.shape, stride, padding, dilation, groups, g.dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
-    if plan == "winograd":
-        return winograd.convolve_input_gradient(g, w, total, padding=padding)
+    if plan in ("winograd", "polyphase"):
+        steps = {"stride": stride, "padding": padding}
+        return winograd.convolve_input_gradient(g, w, total, size=size, **steps)
     if plan == "direct":
         dx = direct.convolve_input_gradient(g, w, size=size, **params, groups=groups)
         return add_array(dx, total)
@@ -284,8 +285,8 @@ def _conv2d_weight_gradient_cpu(
     shape = r, s, c, _ = (*window, x.shape[3] // groups, k)
     plan = choose_convolution(x.shape, shape, stride, padding, dilation, groups, x.dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
-    if plan == "winograd":
-        return winograd.convolve_weight_gradient(x, g, padding=padding)
+    if plan in ("winograd", "polyphase"):
+        return winograd.convolve_weight_gradient(x, g, stride=stride, padding=padding)
     if plan == "direct":
         return direct.convolve_weight_gradient(x, g, window=window, **params, groups=groups)
     if plan == "depthwise":

@@ -1,10 +1,11 @@
-"""3x3 convolutions with stride 1 by Winograd's F(4x4, 3x3), and their two gradients.
+"""3x3 convolutions with stride 1 or 2 by Winograd's minimal filtering, and their two gradients.
 
 A thread takes a chunk of tiles that stays in its cache through all three stages: transform the
-images (36 planes of tiles x channels), multiply each plane with the transformed weights, transform
-the products back. So memory sees the images once and the outputs once, and a fourth of the
-multiplications of the definition remain. `winograd_transforms` has the algorithm, `winograd_loops`
-the compiled loops; here are the functions that take arrays, and the sizes of chunks and scratch.
+images (36 or 25 planes of tiles x channels), multiply each plane with the transformed weights,
+transform the products back. So memory sees the images once and the outputs once, and of the
+multiplications of the definition a fourth remains, or two thirds with stride 2. `winograd_schemes`
+has the algorithm, `winograd_loops` the compiled loops; here are the functions that take arrays, and
+the sizes of chunks and scratch.
 
 Results do not depend on the number of threads. Each output comes from one tile. A weight gradient
 is a sum over tiles: those are cut into a fixed number of parts, each summed in order, and the parts
@@ -13,6 +14,7 @@ are added in order; with more threads than parts, a part's output channels are d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,34 +22,42 @@ import numpy as np
 from . import winograd_deep as deep
 from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
+from .im2col import Pair, output_size
 from .memory import empty, threads, workspace
 from .winograd_loops import BLOCK, GAP, TILES
+from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
 from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
-
-Pair = tuple[int, int]
 
 CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
 SUMS = 4  # parts of a weight gradient …
 LARGE_SUMS = 2  # … or so many where one part's sums would not fit any cache
 LARGE = 1 << 15  # c·k
 DEEP = 1 << 17  # c·k from which on a thread takes some channels of all tiles …
-FEW = 1 << 18  # … if these have no more than so many numbers, 1/36 of what is then in the cache
+FEW = 1 << 18  # … if these have no more than so many numbers in a plane
 
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 
-def _planes(numbers: int) -> int:
-    return 36 * (numbers + GAP)
+def _planes(s: Shape, numbers: int) -> int:
+    return s.planes * (numbers + GAP)
 
 
-def _shape(images: tuple[int, ...], k: int, padding: Pair) -> Shape:
-    n, h, w, c = images
-    p, q = h + 2 * padding[0] - 2, w + 2 * padding[1] - 2
-    return Shape(n, h, w, c, p, q, k, *padding, -(-p // 4), -(-q // 4))
+def _shape(
+    scheme: Scheme, images: tuple[int, ...], size: Iterable[int], k: int, padding: Pair
+) -> Shape:
+    (n, h, w, c), (p, q) = images, size
+    down, across = -(-p // scheme.output), -(-q // scheme.output)
+    tile = scheme.number, scheme.planes, scheme.output
+    return Shape(n, h, w, c, p, q, k, *padding, down, across, *tile)
+
+
+def _forward(images: tuple[int, ...], k: int, stride: Pair, padding: Pair) -> Shape:
+    size = [output_size(images[1 + i], 3, stride[i], padding[i], 1) for i in (0, 1)]
+    return _shape(DENSE if stride == (1, 1) else STRIDED, images, size, k, padding)
 
 
 def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
@@ -69,24 +79,26 @@ def convolve(
     b: Any = None,
     residual: Any = None,
     *,
+    stride: Pair,
     padding: Pair,
     relu: bool = False,
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
-    s = _shape(x.shape, w.shape[3], padding)
+    s = _forward(x.shape, w.shape[3], stride, padding)
     finish, _kept = prepare_finish(s.k, b, residual, relu)
     return _convolve(x, w, s, False, finish, packed)
 
 
 def convolve_input_gradient(
-    g: np.ndarray, w: np.ndarray, total: Any = None, *, padding: Pair
+    g: np.ndarray, w: np.ndarray, total: Any = None, *, size: Pair, stride: Pair, padding: Pair
 ) -> np.ndarray:
-    """g (n, p, q, k), w (3, 3, c, k), total or None -> total + (n, h, w, c): a convolution with the
-    rotated windows.
+    """g (n, p, q, k), w (3, 3, c, k), total or None -> total + (n, h, w, c) for images of `size`
+    (h, w): a convolution with the rotated windows. With stride 2, the padding must be 1.
     """
-    inner = (2 - padding[0], 2 - padding[1])
-    s = _shape(g.shape, w.shape[2], inner)
+    scheme, before = (DENSE, 2) if stride == (1, 1) else (SPREAD, 1)
+    inner = before - padding[0], before - padding[1]
+    s = _shape(scheme, g.shape, size, w.shape[2], inner)
     finish, _kept = prepare_finish(s.k, None, total, False)
     return _convolve(g, w, s, True, finish)
 
@@ -105,18 +117,20 @@ def _convolve(
         _convolve_deep(x, w, y, s, rotated, finish)
         return y
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
-    plane, planes = max(row_length(s.c), min(k, BLOCK)), 37 if k <= BLOCK else 72
+    plane = max(row_length(s.c), min(k, BLOCK))
+    planes = s.planes + (1 if k <= BLOCK else s.planes)
     tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
     size = _round_up(TABLES + c + k + planes * (tiles * plane + GAP), 16)  # whole cache lines
-    u = None if packed is None else packed.get("winograd")
+    form = "winograd" if s.scheme == DENSE.number else "polyphase"
+    u = None if packed is None else packed.get(form)
     with workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch:
         if u is None:
-            u = empty((_planes(s.c * k),), x.dtype)
-            loops.transform_weights(_at(w), _at(u), s.c, s.k, rotated, _at(scratch), workers)
+            u = empty((_planes(s, s.c * k),), x.dtype)
+            loops.transform_weights(s, _at(w), _at(u), rotated, _at(scratch), workers)
         places = _at(x), _at(u), _at(y), finish, _at(scratch), scratch.strides[0]
         loops.convolve(s, *places, workers, tiles)
     if packed is not None:
-        packed["winograd"] = u
+        packed[form] = u
     return y
 
 
@@ -125,9 +139,9 @@ def _convolve_deep(
 ) -> None:
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
     plane = _round_up(s.n * s.down * s.across, TILES) * max(row_length(s.c), BLOCK) + GAP
-    size = TABLES + max(c, k) + 9 * WIDTH * WIDTH + _planes(s.c * BLOCK) + 36 * plane
+    size = TABLES + max(c, k) + 9 * WIDTH * WIDTH + _planes(s, s.c * BLOCK) + s.planes * plane
     with (
-        workspace((36 * plane,), x.dtype) as v,
+        workspace((s.planes * plane,), x.dtype) as v,
         workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
     ):
         tiles, rest = (_at(v), 4 * plane), (_at(scratch), scratch.strides[0], workers)
@@ -135,10 +149,12 @@ def _convolve_deep(
         deep.convolve(s, *tiles, _at(w), rotated, _at(y), finish, *rest)
 
 
-def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> np.ndarray:
+def convolve_weight_gradient(
+    x: np.ndarray, g: np.ndarray, *, stride: Pair, padding: Pair
+) -> np.ndarray:
     """x (n, h, w, c), g (n, p, q, k) -> (3, 3, c, k)."""
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    s = _shape(x.shape, g.shape[3], padding)
+    s = _forward(x.shape, g.shape[3], stride, padding)
     dw = empty((3, 3, s.c, s.k), x.dtype)
     if _deep(s):
         _weight_gradient_deep(x, g, dw, s)
@@ -146,11 +162,16 @@ def convolve_weight_gradient(x: np.ndarray, g: np.ndarray, *, padding: Pair) -> 
     c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
     parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
     divisions = min(-(-threads() // parts), -(-k // BLOCK))
-    # each chunk reads and writes the 36·c·k sums: let its own 36·tiles·(c + k) numbers be as many
-    tiles = _chunk(36 * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
-    size = TABLES + max(c, k) + _planes(tiles * row_length(s.c)) + _planes(tiles * row_length(s.k))
+    # each chunk reads and writes c·k sums a plane: let its own tiles·(c + k) numbers be as many
+    tiles = _chunk(s.planes * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
+    size = (
+        TABLES
+        + max(c, k)
+        + _planes(s, tiles * row_length(s.c))
+        + _planes(s, tiles * row_length(s.k))
+    )
     with (
-        workspace((parts, _planes(c * k)), x.dtype) as du,
+        workspace((parts, _planes(s, c * k)), x.dtype) as du,
         workspace((parts * divisions, _round_up(size, 16)), x.dtype) as scratch,
     ):
         loops.sum_weight_gradient(
@@ -164,10 +185,10 @@ def _weight_gradient_deep(x: np.ndarray, g: np.ndarray, dw: np.ndarray, s: Shape
     c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
     count = s.n * s.down * s.across
     v_plane, m_plane = count * row_length(s.c) + GAP, count * row_length(s.k) + GAP
-    size = max(TABLES + max(c, k), _planes(BLOCK * BLOCK))
+    size = max(TABLES + max(c, k), _planes(s, BLOCK * BLOCK))
     with (
-        workspace((36 * v_plane,), x.dtype) as v,
-        workspace((36 * m_plane,), x.dtype) as m,
+        workspace((s.planes * v_plane,), x.dtype) as v,
+        workspace((s.planes * m_plane,), x.dtype) as m,
         workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
     ):
         tiles = _at(v), 4 * v_plane, _at(m), 4 * m_plane

@@ -69,11 +69,12 @@ def transform_tiles(s, x, g, v, v_plane, m, m_plane, scratch, worker_bytes, work
 
 @numba.njit(cache=True, parallel=True)
 def convolve(s, v, plane, w, rotated, y, finish, scratch, worker_bytes, workers):
-    """y (n, p, q, k) from v (36, tiles, c) and windows w (9, c, k), or `rotated` ones, and what
+    """y (n, p, q, k) from v (planes, tiles, c) and windows w (9, c, k), or `rotated` ones, and what
     `finish` adds.
 
-    Each worker's scratch: tables, a row nobody reads (k), 9·WIDTH² numbers, u (36, c, BLOCK), m
-    (36, tiles, BLOCK) with planes as distant as those of v, tiles padded to a multiple of TILES.
+    Each worker's scratch: tables, a row nobody reads (k), 9·WIDTH² numbers, u (planes, c, BLOCK),
+    and m (planes, tiles, BLOCK), tiles padded to a multiple of TILES, with planes as distant as
+    those of v.
     """
     k, count = round_up(s.k, WIDTH), tile_count(s)
     blocks = (k + BLOCK - 1) // BLOCK
@@ -83,20 +84,20 @@ def convolve(s, v, plane, w, rotated, y, finish, scratch, worker_bytes, workers)
         unread = table + 4 * TABLES
         square = unread + 4 * k
         u = square + 4 * 9 * WIDTH * WIDTH
-        m = u + 36 * u_plane
+        m = u + s.planes * u_plane
         for block in range(worker * blocks // workers, (worker + 1) * blocks // workers):
             start = block * BLOCK
             for i in range(0, s.c, WIDTH):
                 for o in range(start, start + block_width(block, s.k), WIDTH):
-                    transform_square(w, u, u_plane, s.c, s.k, rotated, square, i, o)
+                    transform_square(s, w, u, u_plane, rotated, square, i, o)
             convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, 0, count, block)
         fence()
 
 
 @numba.njit(cache=True, parallel=True)
 def weight_gradient(s, v, v_plane, m, m_plane, dw, scratch, worker_bytes, workers):
-    """dw (9, c, k) from v (36, tiles, c) and m (36, tiles, k). Scratch: du (36, BLOCK, BLOCK) a
-    worker.
+    """dw (9, c, k) from v (planes, tiles, c) and m (planes, tiles, k). A worker's
+    scratch: du (planes, BLOCK, BLOCK).
     """
     c, k, count = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), tile_count(s)
     v_row, m_row, plane = 4 * row_length(s.c), 4 * row_length(s.k), plane_bytes(BLOCK * BLOCK)
@@ -107,7 +108,7 @@ def weight_gradient(s, v, v_plane, m, m_plane, dw, scratch, worker_bytes, worker
         for item in range(low, high):
             start_in, block = item // across * BLOCK, item % across
             start, width = block * BLOCK, block_width(block, s.k)
-            for i in range(36):
+            for i in range(s.planes):
                 short_product(
                     False, min(BLOCK, c - start_in), width // WIDTH, v + i * v_plane + 4 * start_in,
                     m + i * m_plane + 4 * start, du + i * plane, count, 4, v_row, m_row, 4 * width,

@@ -4,13 +4,13 @@ transform back.
 Everything is an address (int64) or a size, so that each loop is compiled once. Distances between
 addresses are in bytes, sizes in numbers. Three arrays belong to a chunk of `tiles` tiles:
 
-    v  (36, tiles, c)          transformed images; rows of `row_length(c)`
-    m  (36, tiles, BLOCK)      their products with one block of output channels; or, in the
-       (36, tiles, k)          weight gradient, the transformed gradients of the outputs
-    u  (36, blocks, c, BLOCK)  transformed weights; the last or only block is narrower, a multiple
-                               of WIDTH
+    v  (planes, tiles, c)          transformed images; rows of `row_length(c)`
+    m  (planes, tiles, BLOCK)      their products with one block of output channels; or, in the
+       (planes, tiles, k)          weight gradient, the transformed gradients of the outputs
+    u  (planes, blocks, c, BLOCK)  transformed weights; the last or only block is narrower, a
+                                   multiple of WIDTH
 
-with GAP numbers between the planes.
+with GAP numbers between the planes, as many as the scheme has.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, first, 
     """
     width, v_row = block_width(block, s.k), 4 * row_length(s.c)
     m_row = 4 * block_width(0, s.k)
-    for i in range(36):
+    for i in range(s.planes):
         tall_product(
             False, last - first, width // WIDTH, v + i * plane, u + i * u_plane, m + i * plane,
             s.c, v_row, 4, 4 * width, m_row,
@@ -102,7 +102,7 @@ def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
         zeros = table + 4 * TABLES
         unread = zeros + 4 * c
         m = unread + 4 * k
-        v = m + (plane if blocks == 1 else 36 * plane)
+        v = m + (plane if blocks == 1 else s.planes * plane)
         for i in range(c):
             write_float(zeros + 4 * i, 0)
         for chunk in range(worker * chunks // workers, (worker + 1) * chunks // workers):
@@ -132,9 +132,9 @@ def _gather_rotated(w, c, k, first_in, first_out, to):
 
 
 @numba.njit(nogil=True)
-def transform_square(w, u, plane, c, k, rotated, square, first_in, first_out):
+def transform_square(s, w, u, plane, rotated, square, first_in, first_out):
     """u = G g Gᵀ for WIDTH x WIDTH channels; `u` is the first number of their block."""
-    block = first_out // BLOCK
+    c, k, block = s.c, s.k, first_out // BLOCK
     width = block_width(block, k)
     if rotated:
         _gather_rotated(w, k, c, first_in, first_out, square)
@@ -142,32 +142,32 @@ def transform_square(w, u, plane, c, k, rotated, square, first_in, first_out):
         to = u + 4 * (i * width + first_out - block * BLOCK)
         start = w + 4 * (i * k + first_out)
         if rotated:
-            _weight(square + 4 * (i - first_in) * WIDTH, 4 * WIDTH * WIDTH, to, plane)
+            _weight(s.scheme, square + 4 * (i - first_in) * WIDTH, 4 * WIDTH * WIDTH, to, plane)
         elif first_out + WIDTH <= k:
-            _weight(start, 4 * c * k, to, plane)
+            _weight(s.scheme, start, 4 * c * k, to, plane)
         else:
-            _weight_end(start, 4 * c * k, to, plane, k - first_out)
+            _weight_end(s.scheme, start, 4 * c * k, to, plane, k - first_out)
 
 
 @numba.njit(cache=True, parallel=True)
-def transform_weights(w, u, c, k, rotated, scratch, workers):
+def transform_weights(s, w, u, rotated, scratch, workers):
     """u = G g Gᵀ for windows w (9, c, k); with `rotated` for the input gradient's, w (9, k, c)
     turned by half and with inputs and outputs exchanged. Scratch of 9·WIDTH² numbers a worker.
     """
-    plane = plane_bytes(c * round_up(k, WIDTH))
-    across = (k + WIDTH - 1) // WIDTH
-    count = (c + WIDTH - 1) // WIDTH * across
+    plane = plane_bytes(s.c * round_up(s.k, WIDTH))
+    across = (s.k + WIDTH - 1) // WIDTH
+    count = (s.c + WIDTH - 1) // WIDTH * across
     for worker in numba.prange(workers):
         square = scratch + 4 * 9 * WIDTH * WIDTH * worker
         for item in range(worker * count // workers, (worker + 1) * count // workers):
             first_in, first_out = item // across * WIDTH, item % across * WIDTH
-            block = u + 4 * (first_out // BLOCK) * BLOCK * c
-            transform_square(w, block, plane, c, k, rotated, square, first_in, first_out)
+            block = u + 4 * (first_out // BLOCK) * BLOCK * s.c
+            transform_square(s, w, block, plane, rotated, square, first_in, first_out)
 
 
 @numba.njit(cache=True, parallel=True)
 def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, tiles):
-    """du (parts, 36, blocks, c, BLOCK): sums over the tiles of a part, `tiles` at a time.
+    """du (parts, planes, blocks, c, BLOCK): sums over the tiles of a part, `tiles` at a time.
 
     Each of the parts x divisions workers has its tiles and its blocks of output channels. Its
     scratch: tables, a row of zeros (the larger of c and k), v, m.
@@ -183,7 +183,7 @@ def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, ti
         table = scratch + worker * worker_bytes
         zeros = table + 4 * TABLES
         v = zeros + 4 * max(c, k)
-        m = v + 36 * v_plane
+        m = v + s.planes * v_plane
         for i in range(max(c, k)):
             write_float(zeros + 4 * i, 0)
         begin, end = part * count // parts, (part + 1) * count // parts
@@ -193,12 +193,12 @@ def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, ti
             transform_gradients(
                 s, g, table, zeros, m, m_plane, first, last, low * BLOCK, min(high * BLOCK, s.k)
             )
-            for plane in range(36):
+            for plane in range(s.planes):
                 a = v + plane * v_plane
                 for block in range(low, high):
                     width = block_width(block, s.k)
                     b = m + plane * m_plane + 4 * block * BLOCK
-                    to = du + (part * 36 + plane) * u_plane + 4 * block * BLOCK * c
+                    to = du + (part * s.planes + plane) * u_plane + 4 * block * BLOCK * c
                     sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
                     short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
 
@@ -208,9 +208,9 @@ def finish_window(s, du, plane, dw, i, o):
     """dw = Gᵀ du G for one input channel and WIDTH outputs; `du` is their place."""
     to = dw + 4 * (i * s.k + o)
     if o + WIDTH <= s.k:
-        _window(du, plane, to, 4 * s.c * s.k)
+        _window(s.scheme, du, plane, to, 4 * s.c * s.k)
     else:
-        _window_end(du, plane, to, 4 * s.c * s.k, s.k - o)
+        _window_end(s.scheme, du, plane, to, 4 * s.c * s.k, s.k - o)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -224,6 +224,6 @@ def finish_weight_gradient(s, du, dw, parts, workers):
                 block = o // BLOCK
                 width = block_width(block, s.k)
                 place = du + 4 * (block * BLOCK * c + i * width + o - block * BLOCK)
-                for more in range(36, 36 * parts):
-                    _add(place + more % 36 * plane, place + more * plane)
+                for more in range(s.planes, s.planes * parts):
+                    _add(place + more % s.planes * plane, place + more * plane)
                 finish_window(s, place, plane, dw, i, o)

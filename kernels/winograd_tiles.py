@@ -15,54 +15,26 @@ numbers.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
-from llvmlite import ir
 from numba.extending import register_jitable
 
 from . import winograd_transforms as transforms
 from .finish import finish_numbers
 from .isa import ISA
-from .simd import INT64, vector_function
+from .simd import vector_function
+from .winograd_schemes import SCHEMES
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "streams"]
-__all__ += ["tile_count", "transform_gradients", "transform_images", "transform_products"]
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "streams", "tile_count"]
+__all__ += ["transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
 CHANNELS = ISA.channels
-TABLES = 144  # numbers: two tables of up to 36 addresses
-SECOND = 8 * 36  # bytes: where the second table begins
+LONGEST = max(scheme.image**2 for scheme in SCHEMES)
+TABLES = 2 * 2 * LONGEST  # numbers: two tables of so many addresses
+SECOND = 8 * LONGEST  # bytes: where the second table begins
 LINE = 64  # bytes of a cache line
-
-
-def _list_pixels(size: int) -> Any:
-    """The body of a vector function that fills a table with the addresses of size x size pixels of
-    an image (h, w), `pixel` bytes each, those outside the image with another address. A row of
-    addresses at a time: the obvious loop takes as long as the transform of a vector of channels.
-    """
-
-    def body(lanes, table, image, top, left, h, w, pixel, outside):
-        """Fill a table with the addresses of size x size pixels of an image (h, w)."""
-        builder = lanes.builder
-        numbers = ir.VectorType(INT64, size)
-
-        def every(number):
-            return lanes.every_lane(number, numbers)
-
-        columns = builder.add(every(left), ir.Constant(numbers, list(range(size))))
-        within = builder.icmp_unsigned("<", columns, every(w))  # as unsigned, -1 is large
-        nowhere = ir.Constant(within.type, [0] * size)
-        along = builder.mul(columns, every(pixel))
-        for i in range(size):
-            row = builder.add(top, INT64(i))
-            start = lanes.offset(image, builder.mul(builder.mul(row, w), pixel))
-            inside = builder.select(builder.icmp_unsigned("<", row, h), within, nowhere)
-            places = builder.select(inside, builder.add(every(start), along), every(outside))
-            to = lanes.offset(table, 8 * size * i)
-            builder.store(places, builder.inttoptr(to, numbers.as_pointer()), align=8)
-
-    return body
 
 
 # each transform for a whole vector of channels, and for the first `count` of them
@@ -75,13 +47,14 @@ _biased_line = vector_function(WIDTH)(transforms.biased_line)
 _added_line = vector_function(WIDTH)(transforms.added_line)
 _gradient = vector_function(WIDTH)(transforms.gradient_tile)
 _gradient_end = vector_function(WIDTH, optional=True)(transforms.gradient_tile)
-_pixels36 = vector_function(WIDTH)(_list_pixels(6))
-_pixels16 = vector_function(WIDTH)(_list_pixels(4))
+_pixels_in = vector_function(WIDTH)(transforms.list_inputs)
+_pixels_out = vector_function(WIDTH)(transforms.list_outputs)
 
 
 class Shape(NamedTuple):
     """A convolution: images (n, h, w, c) -> (n, p, q, k) with `top` and `left` rows of padding; an
-    output image is `down` x `across` tiles.
+    output image is `down` x `across` tiles. The scheme of that number
+    has so many `planes`, and `side` x `side` outputs a tile.
     """
 
     n: int
@@ -95,6 +68,9 @@ class Shape(NamedTuple):
     left: int
     down: int
     across: int
+    scheme: int
+    planes: int
+    side: int
 
 
 @register_jitable
@@ -114,28 +90,28 @@ def tile_count(s):
 
 
 @numba.njit(nogil=True)
-def _corner(s, tile):
-    """A tile's image, and the row and column of its first output."""
+def _place(s, tile):
+    """A tile's image, and its row and column among the image's tiles."""
     image = tile // (s.down * s.across)
     rest = tile - image * s.down * s.across
     i = rest // s.across
-    return image, 4 * i, 4 * (rest - i * s.across)
+    return image, i, rest - i * s.across
 
 
 @numba.njit(nogil=True)
 def _list_inputs(s, x, tile, outside, table):
-    """Fill a table with the addresses of a tile's 36 pixels of the images."""
-    n, i, j = _corner(s, tile)
+    """Fill a table with the addresses of a tile's pixels of the images."""
+    n, i, j = _place(s, tile)
     image = x + 4 * n * s.h * s.w * s.c
-    _pixels36(table, image, i - s.top, j - s.left, s.h, s.w, 4 * s.c, outside)
+    _pixels_in(s.scheme, table, image, i, j, s.top, s.left, s.h, s.w, 4 * s.c, outside)
 
 
 @numba.njit(nogil=True)
 def _list_outputs(s, y, tile, outside, table):
-    """Fill a table with the addresses of a tile's 16 outputs."""
-    n, i, j = _corner(s, tile)
+    """Fill a table with the addresses of a tile's outputs."""
+    n, i, j = _place(s, tile)
     image = y + 4 * n * s.p * s.q * s.k
-    _pixels16(table, image, i, j, s.p, s.q, 4 * s.k, outside)
+    _pixels_out(s.scheme, table, image, i, j, s.p, s.q, 4 * s.k, outside)
 
 
 @numba.njit(nogil=True)
@@ -150,9 +126,9 @@ def transform_images(s, x, table, zeros, v, plane, first, last):
         _list_inputs(s, x, t + 1, zeros, ahead)
         to = v + (t - first) * row
         for c in range(0, whole, WIDTH):
-            _image(table, ahead, 4 * c, to + 4 * c, plane)
+            _image(s.scheme, table, ahead, 4 * c, to + 4 * c, plane)
         if whole < s.c:
-            _image_end(table, ahead, 4 * whole, to + 4 * whole, plane, s.c - whole)
+            _image_end(s.scheme, table, ahead, 4 * whole, to + 4 * whole, plane, s.c - whole)
 
 
 @numba.njit(nogil=True)
@@ -167,15 +143,16 @@ def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
         _list_outputs(s, g, t + 1, zeros, ahead)
         to = m + (t - first) * row
         for k in range(start, whole, WIDTH):
-            _gradient(table, ahead, 4 * k, to + 4 * k, plane)
+            _gradient(s.scheme, table, ahead, 4 * k, to + 4 * k, plane)
         if whole < stop:
-            _gradient_end(table, ahead, 4 * whole, to + 4 * whole, plane, s.k - whole)
+            _gradient_end(s.scheme, table, ahead, 4 * whole, to + 4 * whole, plane, s.k - whole)
 
 
 @numba.njit(nogil=True)
 def streams(s, y):
     """Whether the vectors of all outputs are cache lines, and no tile sticks out of an image."""
-    return WIDTH * 4 == LINE and y % LINE == s.k % WIDTH == s.p % 4 == s.q % 4 == 0
+    inside = s.p % s.side == 0 and s.q % s.side == 0
+    return inside and WIDTH * 4 == LINE and y % LINE == s.k % WIDTH == 0
 
 
 @numba.njit(nogil=True)
@@ -188,14 +165,14 @@ def _stream_products(s, m, plane, row, table, y, finish, first, last, start, sto
         if finish.residual:
             for k in range(start, stop, WIDTH):
                 line, bias = tile + 4 * (k - start), finish.bias + 4 * k
-                _added_line(line, plane, table, 4 * k, relu, bias, residual)
+                _added_line(s.scheme, line, plane, table, 4 * k, relu, bias, residual)
         elif finish.bias:
             for k in range(start, stop, WIDTH):
                 line, bias = tile + 4 * (k - start), finish.bias + 4 * k
-                _biased_line(line, plane, table, 4 * k, relu, bias)
+                _biased_line(s.scheme, line, plane, table, 4 * k, relu, bias)
         else:
             for k in range(start, stop, WIDTH):
-                _output_line(tile + 4 * (k - start), plane, table, 4 * k)
+                _output_line(s.scheme, tile + 4 * (k - start), plane, table, 4 * k)
 
 
 @numba.njit(nogil=True)
@@ -214,13 +191,14 @@ def transform_products(
         _list_outputs(s, y, t, unread, table)
         tile = m + (t - first) * row
         for k in range(start, whole, WIDTH):
-            _output(tile + 4 * (k - start), plane, table, 4 * k)
+            _output(s.scheme, tile + 4 * (k - start), plane, table, 4 * k)
         if whole < stop:
-            _output_end(tile + 4 * (whole - start), plane, table, 4 * whole, stop - whole)
+            rest = tile + 4 * (whole - start)
+            _output_end(s.scheme, rest, plane, table, 4 * whole, stop - whole)
         if not finish.bias:
             continue
-        n, top, left = _corner(s, t)
-        for i in range(top, min(top + 4, s.p)):
-            for j in range(left, min(left + 4, s.q)):
+        n, down, across = _place(s, t)
+        for i in range(s.side * down, min(s.side * (down + 1), s.p)):
+            for j in range(s.side * across, min(s.side * (across + 1), s.q)):
                 pixel = (n * s.p + i) * s.q + j
                 finish_numbers(finish, y, start, pixel * s.k + start, stop - start)

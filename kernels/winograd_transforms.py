@@ -1,96 +1,39 @@
-"""Winograd's minimal filtering F(4x4, 3x3): 36 multiplications for 16 outputs instead of 144.
+"""The transforms of Winograd's schemes as vector functions, whose instructions are made from the
+matrices.
 
-A 3x3 correlation of a 6x6 tile d of the image with the window g gives 4x4 outputs y:
-
-    y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A
-
-With c channels, ⊙ becomes 36 matrix products (tiles, c) @ (c, k), one for each place in the tile.
-The input gradient is the same correlation of the output's gradient with rotated windows; the weight
-gradient is the adjoint, with the transforms transposed: dg = Gᵀ [(A dy Aᵀ) ⊙ (Bᵀ d B)] G, summed
-over tiles.
-
-Here: the matrices, the algorithm as plain array code, and the transforms as vector functions whose
-instructions are made from the matrices.
-
-The transforms interpolate polynomials at the points 0, ±3/4, ±3/2 and infinity: with these the
-float32 error is about half of that with the usual 0, ±1, ±2, and their squares are exact.
-
-Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308; the
-matrices from points as in Barabasz et al., "Error analysis and improving the accuracy of Winograd
-convolution for deep neural networks", arXiv:1803.10986.
+Each body takes a scheme, which the compiled function chooses by its number, and the channels of one
+vector, `count` of them where a tile has fewer. A `table` lists the addresses of a tile's pixels,
+`ahead` those of the tile that comes next, `plane` is the distance of the planes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from itertools import cycle
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from .finish import finish_vector
-from .simd import Lanes
+from .simd import INT64, Lanes
+from .winograd_schemes import SCHEMES, Scheme
 
 __all__ = [
-    "AT",
-    "BT",
-    "POINTS",
-    "G",
     "added_line",
     "biased_line",
-    "convolution",
+    "for_each_scheme",
     "gradient_tile",
     "image_tile",
+    "list_inputs",
+    "list_outputs",
     "output_line",
     "output_tile",
+    "transform",
     "weight_gradient_tile",
     "weight_tile",
 ]
-
-POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity
-
-
-def _matrices(points: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Aᵀ (4, 6), G (6, 3) and Bᵀ (6, 6) for five points and infinity."""
-    others = [[q for q in points if q != p] for p in points]
-    # rows of Aᵀ and columns of G: the powers of the points; infinity keeps the highest power
-    a_t = np.array([[p**i for p in points] + [float(i == 3)] for i in range(4)])
-    scale = [np.prod([p - q for q in rest]) for p, rest in zip(points, others)]
-    g = np.array([[p**i / s for i in range(3)] for p, s in zip(points, scale)] + [[0.0, 0.0, 1.0]])
-    # rows of Bᵀ: coefficients, lowest first, of the polynomial that vanishes at the other points
-    b_t = np.zeros((6, 6))
-    for row, zeros in enumerate([*others, list(points)]):
-        b_t[row, : len(zeros) + 1] = np.poly(zeros)[::-1]
-    return a_t, g, b_t
-
-
-AT, G, BT = _matrices(POINTS)
-
-
-def convolution(x: Any, w: Any, padding: tuple[int, int]) -> np.ndarray:
-    """The algorithm in array code: x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k) in x's dtype.
-
-    >>> x, w = np.ones((1, 4, 5, 2)), np.ones((3, 3, 2, 1))
-    >>> convolution(x, w, (0, 0))[0, :, :, 0].round(12)
-    array([[18., 18., 18.],
-           [18., 18., 18.]])
-    """
-    (n, _, _, c), k, (ph, pw) = x.shape, w.shape[3], padding
-    p, q = x.shape[1] + 2 * ph - 2, x.shape[2] + 2 * pw - 2
-    rows, across = -(-p // 4), -(-q // 4)
-    a_t, g, b_t = (m.astype(x.dtype) for m in (AT, G, BT))
-    margins = [(m, 4 * t + 2 - m - s) for m, t, s in zip(padding, (rows, across), x.shape[1:3])]
-    padded = np.pad(x, ((0, 0), *((m, max(end, 0)) for m, end in margins), (0, 0)))
-    tiles = np.stack([padded[:, i : i + 4 * rows : 4] for i in range(6)], axis=2)
-    tiles = np.stack([tiles[:, :, :, j : j + 4 * across : 4] for j in range(6)], axis=3)
-    # tiles (n, rows, 6, 6, across, c): the 6x6 pixels of each tile
-    v = np.einsum("ai,bj,nrijtc->abnrtc", b_t, b_t, tiles).reshape(6, 6, -1, c)
-    u = np.einsum("ai,bj,ijck->abck", g, g, w)
-    m = (v @ u).reshape(6, 6, n, rows, across, k)
-    y = np.einsum("ia,jb,abnrtk->nritjk", a_t, a_t, m)
-    return y.reshape(n, 4 * rows, 4 * across, k)[:, :p, :q]
-
-
-# -- the same transforms as instructions
 
 
 def _combine(lanes: Lanes, coefficients: Any, vectors: list[Any]) -> Any:
@@ -120,7 +63,7 @@ def _by_row_pairs(lanes: Lanes, matrix: np.ndarray, vectors: list[Any]) -> list[
         if results[i] is not None:
             continue
         pair = [j for j in range(i + 1, len(matrix)) if (matrix[j] == _alternating(row)).all()]
-        if not pair:
+        if not pair or not row[1::2].any():
             results[i] = _combine(lanes, row, vectors)
             continue
         even = _combine(lanes, row[::2], vectors[::2])
@@ -178,67 +121,148 @@ def _listed(lanes: Lanes, table: Any, count: int, offset: Any) -> list[Any]:
     return [lanes.offset(lanes.address(table, i), offset) for i in range(count)]
 
 
-# Each takes the channels of one vector; `count` of them where a tile has fewer. A `table` lists the
-# addresses of a tile's pixels, `ahead` those of the tile that comes next, `plane` is the distance
-# of the 36 planes.
+def for_each_scheme(body: Callable[..., None]) -> Callable[..., None]:
+    """The body of a vector function of a scheme's number, from that for a scheme.
+
+    (A function compiled for each scheme would be as fast, and take three times as long to compile.)
+    """
+
+    @wraps(body)  # with the names of the parameters
+    def choose(lanes: Lanes, number: Any, *arguments: Any) -> None:
+        builder = lanes.builder
+        done = builder.append_basic_block("done")
+        choice = builder.switch(number, done)
+        for scheme in SCHEMES:
+            block = builder.append_basic_block("scheme")
+            choice.add_case(INT64(scheme.number), block)
+            builder.position_at_end(block)
+            body(lanes, scheme, *arguments)
+            builder.branch(done)
+        builder.position_at_end(done)
+
+    return choose
 
 
-def image_tile(lanes, table, ahead, offset, to, plane, count=None):
-    """Bᵀ d B of 36 pixels listed in `table`."""
-    for i, place in enumerate(_listed(lanes, ahead, 36, offset)):
-        if i % 6 >= 2:  # the first two columns are the last of this tile
+@for_each_scheme
+def image_tile(lanes, scheme, table, ahead, offset, to, plane, count=None):
+    """Bᵀ d B of the pixels listed in `table`."""
+    pixels, side = scheme.image**2, scheme.image
+    for i, place in enumerate(_listed(lanes, ahead, pixels, offset)):
+        if i % side >= side - scheme.step:  # the columns before are the last of this tile
             lanes.prefetch(place)
-    pixels = _listed(lanes, table, 36, offset)
-    tile = transform(lanes, BT, _load_tile(lanes, pixels, lanes.first(count)))
-    _store_tile(lanes, tile, lanes.steps(to, plane, 36), None)
+    places = _listed(lanes, table, pixels, offset)
+    tile = transform(lanes, scheme.b_t, _load_tile(lanes, places, lanes.first(count)))
+    _store_tile(lanes, tile, lanes.steps(to, plane, scheme.planes), None)
 
 
-def weight_tile(lanes, w, tap, to, plane, count=None):
+@for_each_scheme
+def weight_tile(lanes, scheme, w, tap, to, plane, count=None):
     """G g Gᵀ of 9 taps at distance `tap`."""
     tile = _load_tile(lanes, lanes.steps(w, tap, 9), lanes.first(count))
-    _store_tile(lanes, transform(lanes, G, tile), lanes.steps(to, plane, 36), None)
+    tile = transform(lanes, scheme.g, tile)
+    _store_tile(lanes, tile, lanes.steps(to, plane, scheme.planes), None)
 
 
-def output_tile(lanes, m, plane, table, offset, count=None):
-    """Aᵀ m A, to the 16 pixels listed in `table`."""
-    tile = transform(lanes, AT, _load_tile(lanes, lanes.steps(m, plane, 36), None))
-    _store_tile(lanes, tile, _listed(lanes, table, 16, offset), lanes.first(count))
+@for_each_scheme
+def output_tile(lanes, scheme, m, plane, table, offset, count=None):
+    """Aᵀ m A, to the outputs listed in `table`."""
+    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
+        lanes.store(vector, place, lanes.first(count))
 
 
-def output_line(lanes, m, plane, table, offset):
+@for_each_scheme
+def output_line(lanes, scheme, m, plane, table, offset):
     """The same, past the caches: a vector must be a cache line."""
-    for vector, place in _outputs(lanes, m, plane, table, offset):
+    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
         lanes.stream(vector, place)
 
 
-def biased_line(lanes, m, plane, table, offset, relu, bias):
+@for_each_scheme
+def biased_line(lanes, scheme, m, plane, table, offset, relu, bias):
     """The same plus the vector at the address `bias`, with ReLU if `relu` is not 0."""
-    for vector, place in _outputs(lanes, m, plane, table, offset):
+    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
         lanes.stream(finish_vector(lanes, vector, relu, bias), place)
 
 
-def added_line(lanes, m, plane, table, offset, relu, bias, residual):
+@for_each_scheme
+def added_line(lanes, scheme, m, plane, table, offset, relu, bias, residual):
     """The same plus the residual, which is `residual` bytes from the output."""
-    for vector, place in _outputs(lanes, m, plane, table, offset):
+    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
         added = lanes.offset(place, residual)
         lanes.stream(finish_vector(lanes, vector, relu, bias, added), place)
 
 
-def _outputs(lanes: Lanes, m: Any, plane: Any, table: Any, offset: Any) -> Any:
-    tile = transform(lanes, AT, _load_tile(lanes, lanes.steps(m, plane, 36), None))
-    return zip((v for row in tile for v in row), _listed(lanes, table, 16, offset))
+def _outputs(lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, offset: Any) -> Any:
+    tile = _load_tile(lanes, lanes.steps(m, plane, scheme.planes), None)
+    vectors = [v for row in transform(lanes, scheme.a_t, tile) for v in row]
+    return zip(vectors, _listed(lanes, table, len(vectors), offset))
 
 
-def gradient_tile(lanes, table, ahead, offset, to, plane, count=None):
-    """A dy Aᵀ of 16 pixels listed in `table`."""
-    for place in _listed(lanes, ahead, 16, offset):
+@for_each_scheme
+def gradient_tile(lanes, scheme, table, ahead, offset, to, plane, count=None):
+    """A dy Aᵀ of the pixels listed in `table`."""
+    pixels = scheme.output**2
+    for place in _listed(lanes, ahead, pixels, offset):
         lanes.prefetch(place)
-    pixels = _listed(lanes, table, 16, offset)
-    tile = transform(lanes, AT.T, _load_tile(lanes, pixels, lanes.first(count)))
-    _store_tile(lanes, tile, lanes.steps(to, plane, 36), None)
+    places = _listed(lanes, table, pixels, offset)
+    tile = transform(lanes, scheme.a_t.T, _load_tile(lanes, places, lanes.first(count)))
+    _store_tile(lanes, tile, lanes.steps(to, plane, scheme.planes), None)
 
 
-def weight_gradient_tile(lanes, du, plane, dw, tap, count=None):
+@for_each_scheme
+def weight_gradient_tile(lanes, scheme, du, plane, dw, tap, count=None):
     """Gᵀ du G, to 9 taps at distance `tap`."""
-    tile = transform(lanes, G.T, _load_tile(lanes, lanes.steps(du, plane, 36), None))
+    tile = _load_tile(lanes, lanes.steps(du, plane, scheme.planes), None)
+    tile = transform(lanes, scheme.g.T, tile)
     _store_tile(lanes, tile, lanes.steps(dw, tap, 9), lanes.first(count))
+
+
+@for_each_scheme
+def list_inputs(lanes, scheme, table, image, i, j, top, left, h, w, pixel, outside):
+    """Fill a table with the addresses of the pixels of tile (i, j) of an image (h, w), `pixel`
+    bytes each, those outside the image with another address.
+    """
+    step = INT64(scheme.step)
+    top = lanes.builder.sub(lanes.builder.mul(step, i), top)
+    left = lanes.builder.sub(lanes.builder.mul(step, j), left)
+    _list_pixels(lanes, scheme.image, table, image, top, left, h, w, pixel, outside)
+
+
+@for_each_scheme
+def list_outputs(lanes, scheme, table, image, i, j, h, w, pixel, outside):
+    """The same of a tile's outputs."""
+    top, left = (lanes.builder.mul(INT64(scheme.output), place) for place in (i, j))
+    _list_pixels(lanes, scheme.output, table, image, top, left, h, w, pixel, outside)
+
+
+def _list_pixels(
+    lanes: Lanes,
+    size: int,
+    table: Any,
+    image: Any,
+    top: Any,
+    left: Any,
+    h: Any,
+    w: Any,
+    pixel: Any,
+    outside: Any,
+) -> None:
+    """A row of size x size addresses at a time: the obvious loop takes as long as the transform of
+    a vector of channels.
+    """
+    builder, numbers = lanes.builder, ir.VectorType(INT64, size)
+
+    def every(number: Any) -> Any:
+        return lanes.every_lane(number, numbers)
+
+    columns = builder.add(every(left), ir.Constant(numbers, list(range(size))))
+    within = builder.icmp_unsigned("<", columns, every(w))  # as unsigned, -1 is large
+    nowhere = ir.Constant(within.type, [0] * size)
+    along = builder.mul(columns, every(pixel))
+    for i in range(size):
+        row = builder.add(top, INT64(i))
+        start = lanes.offset(image, builder.mul(builder.mul(row, w), pixel))
+        inside = builder.select(builder.icmp_unsigned("<", row, h), within, nowhere)
+        places = builder.select(inside, builder.add(every(start), along), every(outside))
+        to = lanes.offset(table, 8 * size * i)
+        builder.store(places, builder.inttoptr(to, numbers.as_pointer()), align=8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minires.kernels import conv, direct, winograd
+from minires.kernels.bf16 import AVAILABLE, operands
 from minires.kernels.dispatch import ran
 from minires.kernels.isa import ISA
 from minires.kernels.plan import choose_convolution
@@ -31,7 +32,6 @@ def test_resnets_use_winograd(channels, size):
     x, w = (128, size, size, channels), (3, 3, channels, channels)
     assert choose(x, w) == "winograd"
     assert choose(x, w, dtype="float64") == "im2col"
-    assert choose(x, w, stride=TWO) == "direct"
     assert choose(x, w, dilation=TWO) == "direct"
     assert choose(x, w, padding=(3, 1)) == "direct"
 
@@ -44,6 +44,32 @@ def test_few_or_empty_tiles_do_not():
     assert choose((64, 32, 32, 2), (3, 3, 2, 16)) == "direct"
     assert choose((64, 32, 32, 3), (3, 3, 3, 64)) == "direct"  # ResNet-18's stem
     assert choose((64, 32, 32, 3), (3, 3, 3, 16)) == "winograd"  # ResNet-20's
+
+
+@vectors
+@pytest.mark.parametrize(
+    ("n", "size", "c", "k"),
+    [(128, 32, 64, 128), (128, 16, 128, 256), (128, 8, 256, 512), (128, 32, 16, 32)]
+    + [(128, 16, 32, 64), (16, 56, 128, 128), (16, 28, 256, 256), (3, 33, 16, 16)],
+)
+def test_strides_of_two_use_the_polyphase_form(n, size, c, k):
+    x, w = (n, size, size, c), (3, 3, c, k)
+    assert choose(x, w, stride=TWO) == "polyphase"
+    assert choose(x, w, stride=TWO, dtype="float64") == "im2col"
+    for other in ({"padding": (0, 0)}, {"padding": (1, 2)}, {"dilation": TWO}):
+        assert choose(x, w, stride=TWO, **other) == "direct"
+    assert choose(x, w, stride=(2, 1)) == "direct"
+    if AVAILABLE:
+        with operands("bf16"):
+            assert choose(x, w, stride=TWO) == "direct"
+
+
+@vectors
+def test_narrow_or_few_strided_images_do_not():
+    assert choose((128, 32, 32, 15), (3, 3, 15, 64), stride=TWO) == "direct"
+    assert choose((128, 32, 32, 64), (3, 3, 64, 15), stride=TWO) == "direct"
+    assert choose((16, 14, 14, 512), (3, 3, 512, 512), stride=TWO) == "direct"
+    assert choose((1, 16, 16, 64), (3, 3, 64, 64), stride=TWO) == "im2col"
 
 
 def test_other_windows_and_groups():
@@ -62,9 +88,11 @@ def test_other_windows_and_groups():
 
 
 @vectors
-@pytest.mark.parametrize(("window", "module"), [(3, winograd), (5, direct)])
-@pytest.mark.parametrize("images", [1, 8])
-def test_the_kernels_follow_the_plan(rng, monkeypatch, window, module, images):
+@pytest.mark.parametrize(
+    ("window", "stride", "module"), [(3, ONE, winograd), (3, TWO, winograd), (5, ONE, direct)]
+)
+@pytest.mark.parametrize("images", [1, 32])
+def test_the_kernels_follow_the_plan(rng, monkeypatch, window, stride, module, images):
     calls: list[str] = []
 
     def spy(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +104,7 @@ def test_the_kernels_follow_the_plan(rng, monkeypatch, window, module, images):
 
     for name in module.__all__:
         monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
-    params = {"stride": ONE, "padding": ONE, "dilation": ONE, "groups": 1}
+    params = {"stride": stride, "padding": ONE, "dilation": ONE, "groups": 1}
     w = rng.standard_normal((window, window, 16, 16)).astype(np.float32)
     x = rng.standard_normal((images, 12, 12, 16)).astype(np.float32)
     with ran() as log:
