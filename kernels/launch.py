@@ -44,16 +44,17 @@ WARP = 32
 
 # what the types of parameters are called in the sources
 TYPES = {
-    "float": np.float32,
-    "double": np.float64,
-    "int": np.int32,
-    "long long": np.int64,
-    "unsigned": np.uint32,
-    "unsigned long long": np.uint64,
-    "unsigned char": np.uint8,
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+    "int": np.dtype(np.int32),
+    "long long": np.dtype(np.int64),
+    "unsigned": np.dtype(np.uint32),
+    "unsigned long long": np.dtype(np.uint64),
+    "unsigned char": np.dtype(np.uint8),
 }
 ELEMENTS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 
+REAL = (int, float, np.number)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.M)
 KERNEL = re.compile(
@@ -233,24 +234,24 @@ class Source:
         else:
             layout = "" if value.flags.c_contiguous else ", not contiguous"
             got = f"{value.dtype} {value.shape}{layout}"
-        expected = f"a contiguous {np.dtype(dtype)} array on GPU {device}"
+        expected = f"a contiguous {dtype} array on GPU {device}"
         called = f"{self._called(signature.name)}: {parameter.name}"
         raise TypeError(f"{called} must be {expected}, got {got}")
 
     def _number(self, signature: Signature, parameter: Parameter, value: Any, dtype: Any) -> Any:
-        called = f"{self._called(signature.name)}: {parameter.name}"
-        number = np.dtype(dtype)
         try:
-            if number.kind == "f":
-                if not isinstance(value, int | float | np.number):  # reading an array would wait
-                    raise TypeError
-                return number.type(value)
-            return number.type(operator.index(value))
-        except TypeError:
-            got = type(value).__name__
-            raise TypeError(f"{called} must be a number for {number}, got {got}") from None
-        except OverflowError:
-            raise ValueError(f"{called} is {value}, which {number} cannot hold") from None
+            if dtype.kind != "f":
+                return dtype.type(operator.index(value))
+            if isinstance(value, REAL):  # an array is not read: that would wait for the GPU
+                return dtype.type(value)
+            error = TypeError()
+        except (TypeError, OverflowError) as caught:
+            error = caught
+        called = f"{self._called(signature.name)}: {parameter.name}"
+        if isinstance(error, OverflowError):
+            raise ValueError(f"{called} is {value}, which {dtype} cannot hold")
+        got = type(value).__name__
+        raise TypeError(f"{called} must be a number for {dtype}, got {got}")
 
     def _called(self, name: str) -> str:
         return f"launch of {name} ({self.file})"
@@ -302,4 +303,4 @@ def from_memory(value: Any) -> tuple[Any, Any]:
     >>> from_memory(0.1)
     (None, 0.1)
     """
-    return (None, value) if isinstance(value, int | float | np.number) else (value, 0)
+    return (None, value) if isinstance(value, REAL) else (value, 0)
