@@ -227,4 +227,6 @@ def set_threads(count: int) -> None:
 
 def threads() -> int:
     """How many threads the kernels use."""
+    if numba_parallel._is_initialized:  # Numba's own function takes two locks to see that
+        return numba_parallel._get_num_threads()
     return numba.get_num_threads()
