@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..backend import DEVICES, device_of, resolve_device, to_device
+from ..backend import DEVICES, device_of, is_array, resolve_device, to_device
 from ..errors import DTypeError
 from ..tensor import FLOATS, Tensor
 
@@ -155,7 +155,9 @@ class Module:
             raise ValueError(f"{type(self).__name__}.load_state_dict: {_explain(difference)}")
         for name, target in self._state():
             if name in state:
-                value = to_device(np.asarray(_bare(state[name])), device_of(_bare(target)))
+                given = _bare(state[name])
+                given = given if is_array(given) else np.asarray(given)
+                value = to_device(given, device_of(_bare(target)))
                 if isinstance(target, Parameter):
                     target.assign(value)
                 else:

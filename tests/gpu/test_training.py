@@ -160,4 +160,7 @@ def test_moving_there_and_back(cupy: Any):
     model = models.build("resnet20", 10).to("cuda")
     assert {device_of(p.array) for p in model.parameters()} == {"cuda"}
     assert {device_of(b) for _, b in model.named_buffers()} == {"cuda"}
+    state = model.state_dict()  # on the device, as `load_state_dict` takes it too
+    model.load_state_dict(state)
     assert {device_of(p.array) for p in model.to("cpu").parameters()} == {"cpu"}
+    model.load_state_dict(state)
