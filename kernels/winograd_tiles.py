@@ -53,8 +53,8 @@ _pixels_out = vector_function(WIDTH)(transforms.list_outputs)
 
 class Shape(NamedTuple):
     """A convolution: images (n, h, w, c) -> (n, p, q, k) with `top` and `left` rows of padding; an
-    output image is `down` x `across` tiles. The scheme of that number
-    has so many `planes`, and `side` x `side` outputs a tile.
+    output image is `down` x `across` tiles. The scheme of that number has so many `planes`, and
+    `side` x `side` outputs a tile.
     """
 
     n: int
