@@ -48,6 +48,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "folder": ("resnet18", "imagenet", 10, 32, "adamw", 1e-3, 0.05, "onecycle", 0.2, True, 0.1),
     }.items()
 }
+SHORT = 10  # epochs; so few learn more from images that are shifted less
+CROP = {True: 2, False: 4}  # pixels: in a short run or not
 USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of an optimizer that is not the row's
 
 
@@ -122,7 +124,10 @@ class TrainConfig:
         "none", "weight of a class in the loss; balanced helps rare ones", choices=CLASS_WEIGHTS
     )
     augment: bool | None = _option(
-        None, "shift by up to 4 pixels (folder: crop and colour) and flip the training images"
+        None, "shift (folder: crop and colour) and flip the training images"
+    )
+    crop: int | None = _option(
+        None, f"shift by up to N pixels when augmenting (4; up to {SHORT} epochs 2)", least=0
     )
     flip: bool = _option(True, "mirror images when augmenting")
     cutout: int = _option(0, "side of a square cut out of each training image, pixels", least=0)
@@ -174,6 +179,8 @@ class TrainConfig:
         recipe = dict(RECIPES[self.dataset])
         if self.optimizer not in (None, recipe["optimizer"]):
             recipe["lr"] = USUAL_LR[self.optimizer]
+        if self.dataset != "folder":
+            recipe["crop"] = CROP[(self.epochs or recipe["epochs"]) <= SHORT]
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -195,8 +202,9 @@ class TrainConfig:
     def _check_folder(self) -> None:
         """Raise ConfigError for an option of folders without one, or one that they do not have."""
         if self.dataset == "folder":
-            if self.cutout:
-                raise ConfigError("--cutout: not for --dataset folder")
+            for name in ("crop", "cutout"):
+                if getattr(self, name):
+                    raise ConfigError(f"{flag(name)}: not for --dataset folder")
             if self.val_fraction + self.test_fraction >= 1:
                 both = f"{self.val_fraction} + {self.test_fraction}"
                 raise ConfigError(f"--val-fraction, --test-fraction: {both} leaves none to train")

@@ -70,9 +70,8 @@ class Sets:
         A last batch of one image is left out: BatchNorm has no variance there.
         """
         assert config.batch_size is not None
-        augment = (
-            Augment(crop=4, flip=config.flip, cutout=config.cutout) if config.augment else None
-        )
+        assert config.crop is not None
+        augment = Augment(config.crop, config.flip, config.cutout) if config.augment else None
         lonely = len(self.train) % config.batch_size == 1 and len(self.train) > 1
         return Loader(
             self.train,

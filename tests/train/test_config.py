@@ -32,6 +32,13 @@ def test_another_optimizer_gets_its_usual_rate():
     assert TrainConfig(optimizer="adamw").resolved() == TrainConfig().resolved()
 
 
+def test_few_epochs_shift_less():
+    crops = [TrainConfig(dataset="cifar10", epochs=n).resolved().crop for n in (1, 10, 11, None)]
+    assert crops == [2, 2, 4, 4]
+    assert TrainConfig(dataset="cifar10", epochs=2, crop=0).resolved().crop == 0
+    assert TrainConfig(dataset="folder").resolved().crop is None
+
+
 def test_choices_are_those_of_the_packages():
     assert list(settings.DATASETS) == dataset_names()
     assert settings.NORMALIZE == NORMALISATIONS

@@ -143,6 +143,7 @@ def test_the_loss_of_a_step_is_weighted():
         ({"dataset": "cifar10", "image_size": 64}, "--image-size: only for --dataset folder"),
         ({"on_bad_picture": "stop"}, "--on-bad-picture: only for --dataset folder"),
         ({"dataset": "folder", "cutout": 8}, "--cutout: not for --dataset folder"),
+        ({"dataset": "folder", "crop": 2}, "--crop: not for --dataset folder"),
         ({"dataset": "folder", "crop_area": 1.5}, "--crop-area: must be at most 1, got 1.5"),
         ({"dataset": "folder", "color_jitter": -0.5}, "--color-jitter: must be at least 0"),
         ({"dataset": "folder", "cache_gb": 0.0}, "--cache-gb: must be above 0, got 0.0"),
