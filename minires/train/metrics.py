@@ -88,6 +88,7 @@ class Position:
     rate: float = 0.0  # of the newest step
     tally: Tally = field(default_factory=Tally)  # of this epoch's training batches
     seconds: float = 0.0  # spent on them
+    cpu_seconds: float = 0.0  # of all cores since the last epoch's end, measuring included
     best: list[float] | None = None  # the score of the best epoch: larger is better
     best_epoch: int = 0
     finished: bool = False
@@ -100,9 +101,15 @@ class Position:
         return cls(**{**values, "tally": Tally(**values["tally"])})
 
     def timing(self) -> dict[str, Any]:
-        """The line of timing.jsonl for the training batches of the epoch under way."""
-        rate = round(self.tally.total / self.seconds, 2)
-        return {"epoch": self.epoch + 1, "img_per_s": rate, "seconds": round(self.seconds, 3)}
+        """The line of timing.jsonl for the epoch under way: speed and time of its training
+        batches, and the CPU time of everything.
+        """
+        return {
+            "epoch": self.epoch + 1,
+            "img_per_s": round(self.tally.total / self.seconds, 2),
+            "seconds": round(self.seconds, 3),
+            "cpu_seconds": round(self.cpu_seconds, 3),
+        }
 
     def summary(self) -> dict[str, Any]:
         """The last record, and what concerns the whole run."""
@@ -114,6 +121,7 @@ class Position:
             "best_epoch": self.best_epoch or None,
             "img_per_s": round(images / seconds, 2) if seconds else None,
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(sum(t.get("cpu_seconds", 0.0) for t in self.timings), 1),
         }
 
 

@@ -104,6 +104,7 @@ class Trainer:
         self, config: TrainConfig, folder: RunFolder, sets: Sets | None, watch: Watch | None
     ) -> None:
         self.config, self.folder, self.watch = config, folder, watch or Watch()
+        self._counted = time.process_time()  # CPU seconds that the position knows of
         self.device = choose_device(config.device)
         set_threads(config.threads)
         self.sets = sets or load_sets(config)
@@ -174,12 +175,13 @@ class Trainer:
         self.freezing.train(at.epoch)
         self.loader.set_epoch(at.epoch, start_batch=at.batch)
         title, clock = f"epoch {at.epoch + 1}/{self.epochs}", time.perf_counter()
-        self._cpu = self.sets.cpu_seconds()
+        self._decoding = self.sets.cpu_seconds()
         with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
             for x, target in self.loader:
                 self._learn(to_device(x, self.device), to_device(target, self.device))
                 now = time.perf_counter()
                 at.seconds, clock = at.seconds + now - clock, now
+                self._count_cpu()
                 bar.set_postfix(loss=f"{at.tally.loss:.3f}", refresh=False)
                 bar.update(len(target))
                 self._heed(stop)
@@ -200,7 +202,7 @@ class Trainer:
 
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
-        timing = self.position.timing() | self.sets.decode_share(self._cpu)
+        decoding = self.sets.decode_share(self._decoding)
         val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
         score = score_of(at.tally, val, by_loss=self.config.early_stopping is not None)
         better = at.best is None or score > at.best
@@ -213,8 +215,11 @@ class Trainer:
             with self.keeper.best_weights() if goes_back else nullcontext():
                 test = self._measure("test", self.sets.test, stop)
         record = epoch_record(epoch, at.step, at.rate, at.tally, val, test)
+        self._count_cpu()
+        timing = at.timing() | decoding
 
-        at.epoch, at.batch, at.tally, at.seconds, at.finished = epoch, 0, Tally(), 0.0, last
+        at.epoch, at.batch, at.tally, at.finished = epoch, 0, Tally(), last
+        at.seconds = at.cpu_seconds = 0.0
         at.best, at.best_epoch = (score if better else at.best), best_epoch
         at.records.append(record)
         at.timings.append(timing)
@@ -228,6 +233,12 @@ class Trainer:
         self.keeper.add_skipped(self.sets.skipped)
         self.watch.say(describe(record, self.epochs, timing["img_per_s"]))
         self.keeper.draw(at)
+
+    def _count_cpu(self) -> None:
+        """Add the CPU time of this process, and of those that decode, to the position."""
+        total = self.sets.cpu_seconds()[1]
+        self.position.cpu_seconds += total - self._counted
+        self._counted = total
 
     def _tell_news(self) -> None:
         for line in self.sets.news():
