@@ -9,7 +9,7 @@ import pytest
 from minires.backend import cuda_available
 from minires.commands import COMMANDS
 from minires.commands.train import SECTIONS
-from minires.train import RECIPES, TrainConfig
+from minires.train import DEFAULTS, TrainConfig
 from minires.version import __version__
 from tests.commands import TINY, Run
 
@@ -34,7 +34,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
     text = " ".join(run("train", "--help")[1].split())
     for name in TrainConfig().to_dict():
         assert f"--{name.replace('_', '-')}" in text
-    for name, row in RECIPES.items():
+    for name, row in DEFAULTS.items():
         assert f"{name} {row['epochs']}" in text
     assert set(SECTIONS) <= set(TrainConfig().to_dict())
     assert all(f"{title}:" in text for title in SECTIONS.values())
@@ -44,7 +44,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
     ("words", "message"),
     [
         ([], "arguments are required: COMMAND"),
-        (["trian"], "COMMAND: unknown value 'trian', did you mean 'train'? Choices: train, evalu"),
+        (["trian"], "COMMAND: unknown value 'trian', did you mean 'train'? Choices: train, recip"),
         (["train", "--modle", "x"], "unrecognized argument --modle, did you mean --model?"),
         (["train", "--epochs", "three"], "argument --epochs: invalid int value: 'three'"),
         (["train", "--epochs", "0"], "--epochs: must be at least 1, got 0"),
@@ -58,7 +58,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
         (["train", "--schedule", "cosin"], "--schedule: unknown value 'cosin', did you mean 'cos"),
         (["train", "--normalize", "z"], "--normalize: unknown value 'z'. Choices: dataset, imag"),
         (["train", "--threads", "1000"], "--threads: "),
-        (["train", "--config", "a", "--resume", "b"], "--resume: goes on in its own folder"),
+        (["train", "--config", "a", "--resume", "b"], "--resume: goes on with its own options"),
         (["evaluate"], "give either a run folder or --weights FILE"),
         (["evaluate", "a", "--weights", "b"], "give either a run folder or --weights FILE"),
         (["evaluate", "a", "--dataset", "cifar"], "--dataset: unknown value 'cifar'"),

@@ -25,7 +25,7 @@ for name in names:
     if name != "minires.__main__":
         importlib.import_module(name)
 folder = pathlib.Path(minires.__file__).parent
-files = [p for p in folder.rglob("*") if p.suffix in (".cu", ".cuh", ".typed")]
+files = [p for p in folder.rglob("*") if p.suffix in (".cu", ".cuh", ".typed", ".toml", ".jsonl")]
 files = [str(p.relative_to(folder)) for p in files]
 others = [n for n in sys.modules if n.split(".")[0] in ("kernels", "tests", "benchmarks")]
 print(json.dumps([minires.__version__, str(folder), sorted(names), sorted(files), others]))
@@ -80,7 +80,8 @@ def test_wheel_holds_everything(
     expected = {m.replace("kernels", "minires.kernels", 1) if m[0] == "k" else m for m in layers}
     assert set(modules) == expected - {"minires"}
     cuda = [f"kernels/{p.name}" for p in (root / "kernels").glob("*.cu*")]
-    assert files == sorted([*cuda, "py.typed"])
+    recipes = [f"recipes/{p.name}" for p in (root / "minires" / "recipes").iterdir()]
+    assert files == sorted([*cuda, *recipes, "py.typed"])
     assert not others
 
 

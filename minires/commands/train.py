@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from ..train import ConfigError, Interrupted, TrainConfig, Trainer, Watch
+from ..train import ConfigError, Interrupted, TrainConfig, Trainer, Watch, load_recipe
 from ..train import config as settings
 from .options import add_command
 
@@ -17,6 +17,7 @@ __all__ = ["add", "run"]
 EXAMPLES = [
     "",
     "--dataset cifar10 --data DIR --model resnet18 --epochs 10",
+    "--recipe resnet20-fast --data DIR",
     "--dataset folder --data DIR --model resnet18 --cache-gb 20",
     "--dataset folder --data DIR --init FILE --reset-head",
     "--resume RUN",
@@ -47,6 +48,9 @@ def add(commands: Any) -> None:
         _add_field(group, field)
     parser.add_argument("--out", metavar="DIR", help="run folder (runs/<model>-<time>)")
     parser.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="take the options of a recipe; minires recipes lists them"
+    )
     parser.add_argument("--config", metavar="FILE", help="take the options of a config.json")
     parser.add_argument(
         "--stop-after-epoch", type=int, metavar="N", help="stop early, to resume later"
@@ -60,12 +64,13 @@ def run(given: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(given).items() if name in names}
     watch = Watch(sys.stderr if given.json else sys.stdout, quiet=given.quiet)
     if given.resume is not None:
-        if given.out is not None or given.config is not None:
-            raise ConfigError("--resume: goes on in its own folder; leave out --out and --config")
+        if (given.out, given.config, given.recipe) != (None, None, None):
+            fixed = "--out, --config and --recipe"
+            raise ConfigError(f"--resume: goes on with its own options; leave out {fixed}")
         trainer = Trainer.resume(given.resume, watch=watch, **options)
     else:
-        config = TrainConfig() if given.config is None else TrainConfig.load(given.config)
-        trainer = Trainer(dataclasses.replace(config, **options), given.out, watch=watch)
+        config = dataclasses.replace(_base(given), **options)
+        trainer = Trainer(config, given.out, watch=watch)
     try:
         summary = trainer.run(given.stop_after_epoch)
     except Interrupted:
@@ -84,6 +89,15 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
+def _base(given: argparse.Namespace) -> TrainConfig:
+    """The options that those of the command line change."""
+    if given.recipe is not None and given.config is not None:
+        raise ConfigError("--recipe, --config: give one of them")
+    if given.recipe is not None:
+        return load_recipe(given.recipe).config
+    return TrainConfig() if given.config is None else TrainConfig.load(given.config)
+
+
 def _add_field(parser: Any, field: dataclasses.Field[Any]) -> None:
     rules, kind = field.metadata, settings.kind(field)
     text = f"{rules['help']} ({_default_of(field)})".replace("%", "%%").replace(" ()", "")
@@ -98,7 +112,7 @@ def _add_field(parser: Any, field: dataclasses.Field[Any]) -> None:
 
 
 def _default_of(field: dataclasses.Field[Any]) -> str:
-    rows = {name: row.get(field.name) for name, row in settings.RECIPES.items()}
+    rows = {name: row.get(field.name) for name, row in settings.DEFAULTS.items()}
     if None not in rows.values():
         same = len(set(rows.values())) == 1
         return str(rows["shapes"]) if same else ", ".join(f"{k} {v}" for k, v in rows.items())

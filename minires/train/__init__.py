@@ -8,24 +8,26 @@ predict(load_trained(summary["out"]), ["cat.png"])
 """
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .config import RECIPES, ConfigError, TrainConfig
+from .config import DEFAULTS, ConfigError, TrainConfig
 from .evaluate import Loaded, evaluate, evaluate_source, load_trained
 from .info import describe_model, describe_plan, describe_system
 from .metrics import Position, Tally
 from .pictures import find_pictures, picture_batches, read_image
 from .plots import draw_confusion
 from .predict import embed, predict
+from .recipes import Recipe, load_recipe, recipe_names
 from .report import class_report, format_report
 from .sets import Sets, load_sets, split_sets
 from .trainer import Trainer, train
 from .watch import Interrupted, Watch
 
 __all__ = [
-    "RECIPES",
+    "DEFAULTS",
     "ConfigError",
     "Interrupted",
     "Loaded",
     "Position",
+    "Recipe",
     "Sets",
     "Tally",
     "TrainConfig",
@@ -42,11 +44,13 @@ __all__ = [
     "find_pictures",
     "format_report",
     "load_checkpoint",
+    "load_recipe",
     "load_sets",
     "load_trained",
     "picture_batches",
     "predict",
     "read_image",
+    "recipe_names",
     "save_checkpoint",
     "split_sets",
     "train",

@@ -2,7 +2,7 @@
 for each data set.
 
 `minires train --help` is printed from these fields, and `config.json` holds them. A field left at
-`None` takes its data set's value from `RECIPES`, so a bare `minires train` and `minires train
+`None` takes its data set's value from `DEFAULTS`, so a bare `minires train` and `minires train
 --dataset cifar10` are both sensible.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from .. import models
 from ..backend import PRECISIONS
 
-__all__ = ["RECIPES", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
+__all__ = ["DEFAULTS", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder")
 NORMALIZE = ("dataset", "imagenet", "half", "none")
@@ -38,7 +38,7 @@ _COLUMNS = (
     *("optimizer", "lr", "weight_decay"),
     *("schedule", "warmup", "augment", "label_smoothing"),
 )
-RECIPES: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     name: dict(zip(_COLUMNS, row, strict=True))
     for name, row in {
         #          model   stem  epochs batch optim   lr   decay  schedule warmup augment smoothing
@@ -110,10 +110,12 @@ class TrainConfig:
     batch_size: int | None = _option(None, "images a step", least=1)
     optimizer: str | None = _option(None, "update rule", choices=OPTIMIZERS)
     lr: float | None = _option(None, "highest learning rate", above=0)
-    momentum: float = _option(0.9, "momentum of sgd (Nesterov's) and first beta of adam", below=1)
+    momentum: float = _option(0.9, "momentum of sgd, and first beta of adam", below=1)
+    nesterov: bool = _option(True, "the momentum of sgd in Nesterov's form")
     weight_decay: float | None = _option(
-        None, "weight decay; never on BatchNorms and biases", least=0
+        None, "weight decay; not of BatchNorms and biases", least=0
     )
+    decay_all: bool = _option(False, "weight decay of BatchNorms and biases too")
     schedule: str | None = _option(None, "course of the learning rate", choices=SCHEDULES)
     warmup: float | None = _option(None, "share of the steps that the rate rises", least=0, below=1)
     clip_norm: float | None = _option(None, "scale gradients down to this norm", above=0)
@@ -176,12 +178,12 @@ class TrainConfig:
     def resolved(self) -> TrainConfig:
         """The same with every `None` that has a default filled in, and every value checked."""
         self.check()
-        recipe = dict(RECIPES[self.dataset])
-        if self.optimizer not in (None, recipe["optimizer"]):
-            recipe["lr"] = USUAL_LR[self.optimizer]
+        usual = dict(DEFAULTS[self.dataset])
+        if self.optimizer not in (None, usual["optimizer"]):
+            usual["lr"] = USUAL_LR[self.optimizer]
         if self.dataset != "folder":
-            recipe["crop"] = CROP[(self.epochs or recipe["epochs"]) <= SHORT]
-        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
+            usual["crop"] = CROP[(self.epochs or usual["epochs"]) <= SHORT]
+        missing = {name: value for name, value in usual.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
     def check(self) -> None:

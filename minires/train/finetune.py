@@ -85,10 +85,15 @@ class Freezing:
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, lr_backbone: float = 1.0
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    lr_backbone: float = 1.0,
+    *,
+    decay_all: bool = False,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: decay off BatchNorms and biases, and all but the head at
-    `lr * lr_backbone` (the head's groups come first).
+    """Groups for an optimiser: decay off BatchNorms and biases unless `decay_all`, and all but the
+    head at `lr * lr_backbone` (the head's groups come first).
 
     >>> from minires import models
     >>> groups = parameter_groups(models.resnet20(), 0.1, 5e-4, lr_backbone=0.5)
@@ -96,6 +101,8 @@ def parameter_groups(
     [(0.1, 0.0005, 1), (0.1, 0.0, 1), (0.05, 0.0005, 19), (0.05, 0.0, 38)]
     """
     groups = optim.no_decay_groups(model, weight_decay)
+    if decay_all:
+        groups = [{"params": list(model.parameters()), "weight_decay": weight_decay}]
     if lr_backbone == 1:
         return groups
     head = {id(p) for name, p in model.named_parameters() if name.startswith(HEAD + ".")}

@@ -73,9 +73,11 @@ def make_optimizer(config: TrainConfig, model: Any) -> Any:
     assert config.lr is not None
     assert config.weight_decay is not None
     lr, betas = config.lr, (config.momentum, 0.999)
-    groups = parameter_groups(model, lr, config.weight_decay, config.lr_backbone)
+    groups = parameter_groups(
+        *(model, lr, config.weight_decay, config.lr_backbone), decay_all=config.decay_all
+    )
     if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
+        nesterov = config.nesterov and config.momentum > 0
         return optim.SGD(groups, lr, momentum=config.momentum, nesterov=nesterov)
     return (optim.Adam if config.optimizer == "adam" else optim.AdamW)(groups, lr, betas=betas)
 

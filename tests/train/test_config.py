@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minires.data import NORMALISATIONS, dataset_names
-from minires.train import RECIPES, ConfigError, TrainConfig
+from minires.train import DEFAULTS, ConfigError, TrainConfig
 from minires.train import config as settings
 
 __all__: list[str] = []
@@ -17,7 +17,7 @@ __all__: list[str] = []
 @pytest.mark.parametrize("dataset", settings.DATASETS)
 def test_every_data_set_has_defaults(dataset: str):
     config = TrainConfig(dataset=dataset).resolved()
-    assert {name: getattr(config, name) for name in RECIPES[dataset]} == RECIPES[dataset]
+    assert {name: getattr(config, name) for name in DEFAULTS[dataset]} == DEFAULTS[dataset]
 
 
 def test_what_is_given_wins():
