@@ -19,9 +19,6 @@ Source: Intel, "BFLOAT16 hardware numerics definition", 2018.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import numba
@@ -30,30 +27,19 @@ from llvmlite import binding as llvm
 from llvmlite import ir
 
 from .isa import ISA
+from .precision import operand_kind
 from .simd import INT32, Lanes, vector_function
 
-__all__ = ["AVAILABLE", "operands", "pair_rows", "round_rows", "rounded", "uses_bf16"]
+__all__ = ["AVAILABLE", "pair_rows", "round_rows", "rounded", "uses_bf16"]
 
 WIDTH = ISA.width or 1
 # LLVM names the feature; held down to AVX2, the instruction is beyond
 AVAILABLE = ISA.name == "avx512" and bool(llvm.get_host_cpu_features().get("avx512bf16"))
 
-_operands: ContextVar[str] = ContextVar("operands", default="float32")
-
-
-@contextmanager
-def operands(kind: str) -> Iterator[None]:
-    """Let products round their operands to `kind`, "float32" or "bf16", inside this block."""
-    token = _operands.set(kind)
-    try:
-        yield
-    finally:
-        _operands.reset(token)
-
 
 def uses_bf16(dtype: Any) -> bool:
     """Whether products of arrays of this dtype may round their operands to bf16 now."""
-    return _operands.get() == "bf16" and AVAILABLE and dtype == np.float32
+    return operand_kind() == "bf16" and AVAILABLE and dtype == np.float32
 
 
 def rounded(x: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Convolution and its two gradients on the GPU: columns by kernels of our own, products by cuBLAS.
 
 As many images at a time as have their columns in WORKSPACE bytes, so that memory stays bounded:
-each such chunk is two launches. A 1x1 window that reads every pixel once needs no columns. With
-groups the columns are group-major, so that one batched product does all groups; weights and outputs
-are rearranged around it.
+each such chunk is two launches, whatever the number of groups, as the columns are group-major and
+cuBLAS takes weights and outputs apart by itself. A 1x1 window that reads every pixel once needs no
+columns. In 16 bits (`precision`) the launch that gathers columns rounds the other operand, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from .dispatch import array_module
 from .im2col import Pair, conv_shape, launch_col2im, launch_im2col
 from .launch import Source, pixel_grid, same_floats
 from .memory import empty, workspace
+from .precision import operand_dtype
+from .product import multiply, narrow
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient", "finish"]
 __all__ += ["serves_convolution"]
@@ -45,6 +47,14 @@ def _by_group(rows: Any, groups: int) -> Any:
     return rows.reshape(-1, groups, k).transpose(1, 0, 2)
 
 
+def _beside(x: Any, number: Any) -> tuple[Any, Any]:
+    """Where x will be as an operand, and what `launch_im2col` has to round for that."""
+    if x.dtype == number:
+        return x, None
+    y = empty(x.shape, number, like=x)
+    return y, (x, y)
+
+
 def finish(y: Any, b: Any, residual: Any, relu: bool) -> None:
     """y (…, k) + b (k,) + residual, then ReLU, in place; b and residual may be None."""
     if b is None and residual is None and not relu:
@@ -71,23 +81,21 @@ def convolve(
 ) -> Any:
     """x (n, h, w, c), w (r, s, c/groups, k) -> (n, p, q, k). `packed` is of no use here."""
     xp, params = array_module(x), {"stride": stride, "padding": padding, "dilation": dilation}
-    x, (r, s, c, k) = xp.ascontiguousarray(x), w.shape
+    x, w, (r, s, c, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(w), w.shape
     shape = _, p, q, _ = conv_shape(x, w, **params)
-    y, depth = empty(shape, x.dtype, like=x), r * s * c
+    y, depth, number = empty(shape, x.dtype, like=x), r * s * c, operand_dtype(x.dtype)
     if not _needs_columns((r, s), stride, padding, groups):
-        xp.matmul(x.reshape(-1, c), w.reshape(c, k), out=y.reshape(-1, k))
+        x, w = narrow(number, x, w)
+        multiply(x.reshape(1, -1, c), w.reshape(1, c, k), y.reshape(1, -1, k))
         finish(y, b, residual, relu)
         return y
-    matrices = xp.ascontiguousarray(_by_group(w, groups))  # (groups, depth, k/groups)
-    for images in _chunks(len(x), p * q * depth * groups * x.itemsize):
-        out = y[images]
-        with workspace((groups, len(out), p, q, r, s, c), x.dtype, like=x) as columns:
-            launch_im2col(x[images], columns, **params, groups=groups)
+    w, beside = _beside(w, number)
+    for images in _chunks(len(x), p * q * depth * groups * number.itemsize):
+        with workspace((groups, images.stop - images.start, p, q, r, s, c), number, x) as columns:
+            launch_im2col(x[images], columns, beside, **params, groups=groups)
             rows = columns.reshape(groups, -1, depth)
-            if groups == 1:
-                xp.matmul(rows[0], matrices[0], out=out.reshape(-1, k))
-            else:
-                out.reshape(-1, groups, k // groups)[...] = (rows @ matrices).transpose(1, 0, 2)
+            multiply(rows, _by_group(w, groups), _by_group(y[images], groups))
+        beside = None
     finish(y, b, residual, relu)
     return y
 
@@ -107,24 +115,20 @@ def convolve_input_gradient(
     `total` where it is given.
     """
     xp, params = array_module(g), {"stride": stride, "padding": padding, "dilation": dilation}
-    g, (r, s, c, k), (n, p, q, _) = xp.ascontiguousarray(g), w.shape, g.shape
-    dx, depth = empty((n, *size, c * groups), g.dtype, like=g), r * s * c
+    g, w, (r, s, c, _) = xp.ascontiguousarray(g), xp.ascontiguousarray(w), w.shape
+    (n, p, q, _), depth = g.shape, r * s * c
+    dx = empty((n, *size, c * groups), g.dtype, like=g)
+    g, w = narrow(operand_dtype(g.dtype), g, w)
+    matrices = _by_group(w, groups).transpose(0, 2, 1)  # (groups, k/groups, depth)
     if not _needs_columns((r, s), stride, padding, groups):
-        xp.matmul(g.reshape(-1, k), w.reshape(c, k).T, out=dx.reshape(-1, c))
+        multiply(_by_group(g, 1), matrices, _by_group(dx, 1))
         finish(dx, None, total, relu=False)
         return dx
     total = None if total is None else xp.ascontiguousarray(total)
-    matrices = _by_group(w, groups).transpose(0, 2, 1)  # (groups, k/groups, depth)
-    if groups > 1:
-        matrices = xp.ascontiguousarray(matrices)
-    for images in _chunks(n, p * q * depth * groups * g.itemsize):
+    for images in _chunks(n, p * q * depth * groups * dx.itemsize):
         m = images.stop - images.start
-        with workspace((groups, m, p, q, r, s, c), g.dtype, like=g) as columns:
-            out = columns.reshape(groups, -1, depth)
-            if groups == 1:
-                xp.matmul(g[images].reshape(-1, k), matrices[0], out=out[0])
-            else:
-                xp.matmul(xp.ascontiguousarray(_by_group(g[images], groups)), matrices, out=out)
+        with workspace((groups, m, p, q, r, s, c), dx.dtype, like=dx) as columns:
+            multiply(_by_group(g[images], groups), matrices, columns.reshape(groups, -1, depth))
             plus = None if total is None else total[images]
             launch_col2im(columns, dx[images], plus, **params, groups=groups)
     return dx
@@ -136,24 +140,20 @@ def convolve_weight_gradient(
     """x (n, h, w, c), g (n, p, q, k) -> dw (r, s, c/groups, k)."""
     xp, params = array_module(x), {"stride": stride, "padding": padding, "dilation": dilation}
     x, g, (n, p, q, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(g), g.shape
-    c = x.shape[3] // groups
-    shape, depth = (*window, c, k), window[0] * window[1] * c
+    c, number = x.shape[3] // groups, operand_dtype(x.dtype)
+    dw, depth = empty((*window, c, k), x.dtype, like=x), window[0] * window[1] * c
     if not _needs_columns(window, stride, padding, groups):
-        return xp.matmul(x.reshape(-1, c).T, g.reshape(-1, k)).reshape(shape)
-    total: Any = None
-    for images in _chunks(n, p * q * depth * groups * x.itemsize):
-        m, rows = images.stop - images.start, _by_group(g[images], groups)
-        with workspace((groups, m, p, q, *window, c), x.dtype, like=x) as columns:
-            launch_im2col(x[images], columns, **params, groups=groups)
+        x, g = narrow(number, x, g)
+        multiply(_by_group(x, 1).transpose(0, 2, 1), _by_group(g, 1), _by_group(dw, 1))
+        return dw
+    if not n:
+        dw.fill(0)
+    for images in _chunks(n, p * q * depth * groups * number.itemsize):
+        rows, beside = _beside(g[images], number)
+        m = images.stop - images.start
+        with workspace((groups, m, p, q, *window, c), number, like=x) as columns:
+            launch_im2col(x[images], columns, beside, **params, groups=groups)
             sides = columns.reshape(groups, -1, depth).transpose(0, 2, 1)
-            if groups == 1:
-                part = xp.matmul(sides[0], rows[0])[None]
-            else:
-                part = xp.matmul(sides, xp.ascontiguousarray(rows))  # (groups, depth, k/groups)
-        if total is None:
-            total = part
-        else:
-            total += part
-    if total is None:  # an empty batch
-        return xp.zeros(shape, x.dtype)
-    return total.transpose(1, 0, 2).reshape(shape)
+            add = images.start > 0
+            multiply(sides, _by_group(rows, groups), _by_group(dw, groups), add=add)
+    return dw

@@ -16,6 +16,7 @@ from .cases import Case, permuted_view
 from .dispatch import array_module, kernel
 from .launch import MOST_ROWS, Source, pixel_grid, same_floats
 from .memory import empty
+from .product import EACH
 
 __all__ = ["Pair", "col2im", "conv_shape", "gather", "im2col", "launch_col2im", "launch_im2col"]
 __all__ += ["output_size", "scatter", "window_slices"]
@@ -166,17 +167,37 @@ def scatter(columns, x, channel, sh, sw, ph, pw, dh, dw):
 
 
 def launch_im2col(
-    x: Any, columns: Any, *, stride: Pair, padding: Pair, dilation: Pair, groups: int = 1
+    x: Any,
+    columns: Any,
+    beside: Any = None,
+    *,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int = 1,
 ) -> None:
-    """Fill columns (groups, n, p, q, r, s, c/groups) from x (n, h, w, c), on the GPU."""
+    """Fill columns (groups, n, p, q, r, s, c/groups) from x (n, h, w, c), on the GPU.
+
+    Columns of 16 bits hold the numbers rounded; the same launch then rounds another array, too:
+    `beside` is a pair, from and to.
+    """
     _, n, p, q, r, s, c = columns.shape
     neighbours = dilation[1] == 1 and groups == 1  # the taps of a line are one piece of memory
     lines, length = (r, s * c) if neighbours else (r * s, c)
     pieces = groups * n * p * q * lines
     (blocks, _), block = pixel_grid(pieces, min(length, 32))
+    sizes = pieces, lines, length, n, *x.shape[1:3], c, p, q, s, groups
+    steps = *stride, *padding, *dilation
+    if columns.dtype == x.dtype:
+        SOURCE.launch("im2col", (blocks,), block, x, columns, *sizes, *steps)
+        return
+    given, narrow = beside or (None, None)
+    count, bits = 0 if given is None else given.size, np.uint16
+    more = None if narrow is None else narrow.view(bits)
+    blocks -= -count // (block[0] * block[1] * EACH)
     SOURCE.launch(
-        *("im2col", (blocks,), block, x, columns, pieces, lines, length, n, *x.shape[1:3], c),
-        *(p, q, s, groups, *stride, *padding, *dilation),
+        *("im2col_narrow", (blocks,), block, x, columns.view(bits), given, more, count, EACH),
+        *(columns.dtype == bits, *sizes, *steps),
     )
 
 

@@ -51,6 +51,7 @@ TYPES = {
     "unsigned": np.dtype(np.uint32),
     "unsigned long long": np.dtype(np.uint64),
     "unsigned char": np.dtype(np.uint8),
+    "unsigned short": np.dtype(np.uint16),
 }
 ELEMENTS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 

@@ -17,6 +17,7 @@ import numpy as np
 from .kernels import bf16
 from .kernels.activation import add_to
 from .kernels.dispatch import array_module
+from .kernels.precision import operands
 
 __all__ = [
     "PRECISIONS",
@@ -31,7 +32,9 @@ __all__ = [
 __all__ += ["resolve_device", "resolve_precision", "to_device"]
 
 DEVICES = ("cpu", "cuda")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+# compute capability, times ten, of the first GPUs whose tensor cores multiply so
+NEEDED = {"tf32": 80, "bf16": 80, "fp16": 70}
 
 
 def device_of(x: Any) -> str:
@@ -122,31 +125,44 @@ def to_device(x: Any, device: str) -> Any:
     return _cupy().asarray(x) if device == "cuda" else x.get()
 
 
-def resolve_precision(name: str) -> str:
-    """`name`, "float32" or "bf16", if this machine has it; else an error says what is missing."""
+def resolve_precision(name: str, device: str = "cpu") -> str:
+    """`name`, one of PRECISIONS, if the device has it; else an error says what is missing."""
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r} but must be one of {', '.join(PRECISIONS)}")
-    if name == "bf16" and not bf16.AVAILABLE:
+    if device == "cpu" and name in ("tf32", "fp16"):
+        raise RuntimeError(f"precision is {name!r}, which only GPUs have: on a CPU use float32")
+    if device == "cpu" and name == "bf16" and not bf16.AVAILABLE:
         raise RuntimeError(
             "precision is 'bf16' but this CPU has no AVX512_BF16 instructions, or MINIRES_ISA "
             "holds them back: use float32"
         )
+    if device == "cuda" and name in NEEDED:
+        cupy: Any = _cupy()
+        found, needed = int(cupy.cuda.Device().compute_capability), NEEDED[name]
+        if found < needed:
+            other = "fp16" if found >= NEEDED["fp16"] else "float32"
+            raise RuntimeError(
+                f"precision is {name!r}, which needs compute capability {needed / 10}, but this "
+                f"GPU has {found / 10}: use {other}"
+            )
     return name
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Inside this block, "bf16" lets convolutions multiply numbers rounded to bf16.
+def precision(name: str, device: str = "cpu") -> Iterator[None]:
+    """Inside this block, convolutions on `device` multiply numbers of less precision.
 
-    Forward and backward belong inside together. Weights, sums, gradients and everything that is not
-    a convolution stay float32, and so do the convolutions that Winograd's algorithm computes
-    (`minires info --plan` lists them): they are faster and more exact as they are.
+    "bf16" rounds to 8 bits of mantissa; on GPUs there are also "fp16" (11 bits, but only up to
+    65504: scale the loss, see `optim.LossScale`) and "tf32" (11 bits). Forward and backward belong
+    inside together. Weights, sums, gradients and everything that is not a convolution stay float32;
+    so do, on the CPU, the convolutions that Winograd's algorithm computes (`minires info --plan`
+    lists them): they are faster and more exact as they are.
 
-    Raises ValueError for another name, RuntimeError where the CPU lacks the instructions.
+    Raises ValueError for another name, RuntimeError where the device cannot multiply so.
 
     >>> import minires as mr
     >>> with mr.precision("float32"):
     ...     y = mr.tensor([1.0]) * 2
     """
-    with bf16.operands(resolve_precision(name)):
+    with operands(resolve_precision(name, device)):
         yield

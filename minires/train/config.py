@@ -147,7 +147,9 @@ class TrainConfig:
         "auto", "where to compute; auto takes a GPU if there is one", choices=DEVICES
     )
     precision: str = _option(
-        "float32", "of the numbers that convolutions multiply in training", choices=PRECISIONS
+        "float32",
+        "of the numbers that convolutions multiply in training (tf32, fp16: GPUs)",
+        choices=PRECISIONS,
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
     image_size: int = _option(224, "folder: side that pictures get, pixels", least=8)

@@ -36,10 +36,10 @@ def choose_device(name: str) -> str:
         raise ConfigError(f"--device {name}: {error}, or use --device cpu") from None
 
 
-def choose_precision(name: str) -> str:
-    """`name` if the machine has it. Raises ConfigError saying what is missing."""
+def choose_precision(name: str, device: str) -> str:
+    """`name` if the device has it. Raises ConfigError saying what is missing."""
     try:
-        return resolve_precision(name)
+        return resolve_precision(name, device)
     except RuntimeError as error:
         raise ConfigError(f"--precision {name}: {error}") from None
 
@@ -114,5 +114,5 @@ def make_step(
         label_smoothing=config.label_smoothing or 0.0,
         class_weights=None if class_weights is None else to_device(class_weights, device),
         clip_norm=config.clip_norm,
-        precision=choose_precision(config.precision),
+        precision=choose_precision(config.precision, device),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from .. import functional as F
 from .. import random
 from ..autograd import detect_anomaly
-from ..backend import precision
+from ..backend import device_of, precision
 from ..errors import NonFiniteError
 from ..optim import clip_grad_norm_
 
@@ -72,7 +72,7 @@ class TrainStep:
     def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
         self.optimizer.zero_grad()
         smoothing = self.label_smoothing
-        with precision(self.precision):
+        with precision(self.precision, device_of(x)):
             logits = self.model(x)
             loss = F.cross_entropy(logits, target, self.class_weights, label_smoothing=smoothing)
             loss.backward()

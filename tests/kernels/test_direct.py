@@ -14,6 +14,7 @@ from minires.kernels.dispatch import reference
 from minires.kernels.im2col import output_size
 from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads, threads
+from minires.kernels.precision import operands
 from tests import tolerances
 
 __all__: list[str] = []
@@ -191,7 +192,7 @@ def test_bf16_operands(rng, c, groups):
         rounded = [bf16.rounded(a).astype(np.float64) for a in (x, w, g)]
         with reference():
             expected = all_three(conv, *rounded, params)
-        with bf16.operands("bf16"):
+        with operands("bf16"):
             results = all_three(direct, x, w, g, params)
         for name, got, y in zip(NAMES, results, expected):
             error = np.sqrt(((got - y) ** 2).sum() / (y**2).sum())

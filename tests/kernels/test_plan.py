@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from minires.kernels import conv, direct, winograd
-from minires.kernels.bf16 import AVAILABLE, operands
+from minires.kernels.bf16 import AVAILABLE
 from minires.kernels.dispatch import ran
 from minires.kernels.isa import ISA
 from minires.kernels.plan import choose_convolution
+from minires.kernels.precision import operands
 
 __all__: list[str] = []
 

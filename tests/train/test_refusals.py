@@ -67,6 +67,13 @@ def test_a_precision_that_the_cpu_lacks(trainer: MakeTrainer, monkeypatch):
         trainer(precision="bf16")
 
 
+@pytest.mark.parametrize("name", ["tf32", "fp16"])
+def test_a_precision_of_gpus_on_the_cpu(trainer: MakeTrainer, tmp_path: Path, name: str):
+    with pytest.raises(ConfigError, match=f"--precision {name}: .*only GPUs have: .*use float32"):
+        trainer(precision=name, device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_failed_start_leaves_no_folder(toy_model: None, tmp_path: Path):
     with pytest.raises(DataError):
         Trainer(TrainConfig(dataset="cifar10", data=str(tmp_path / "no")), tmp_path / "run")

@@ -124,6 +124,7 @@ int cublasGemmStridedBatchedEx(void* handle, int ta, int tb, int m, int n, int k
                                long long a_step, const void* b, int b_type, int ldb,
                                long long b_step, const void* beta, void* c, int c_type, int ldc,
                                long long c_step, int batch, int compute, int how) {
+  Counts once = counts;
   for (int i = 0; i < batch; ++i) {
     auto ai = static_cast<const char*>(a) + i * a_step * width(a_type);
     auto bi = static_cast<const char*>(b) + i * b_step * width(b_type);
@@ -131,9 +132,9 @@ int cublasGemmStridedBatchedEx(void* handle, int ta, int tb, int m, int n, int k
     int status = cublasGemmEx(handle, ta, tb, m, n, k, alpha, ai, a_type, lda, bi, b_type, ldb,
                               beta, ci, c_type, ldc, compute, how);
     if (status != OK) return status;
-    counts.products -= i > 0; // one call
+    if (i == 0) once = counts; // one call
   }
-  return OK;
+  return counts = once, OK;
 }
 
 #define PRODUCTS(letter, T, type, compute)                                                       \
