@@ -4,6 +4,7 @@ As many images at a time as have their columns in WORKSPACE bytes, so that memor
 each such chunk is two launches, whatever the number of groups, as the columns are group-major and
 cuBLAS takes weights and outputs apart by itself. A 1x1 window that reads every pixel once needs no
 columns. In 16 bits (`precision`) the launch that gathers columns rounds the other operand, too.
+Where every channel is a group there are no products, but kernels for that (`depthwise_cuda`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from . import depthwise_cuda
 from .dispatch import array_module
 from .im2col import Pair, conv_shape, launch_col2im, launch_im2col
 from .launch import Source, pixel_grid, same_floats
@@ -33,6 +35,11 @@ def serves_convolution(x: Any, w: Any, *others: Any, **_: Any) -> bool:
 
 def _needs_columns(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
     return (*window, *stride, *padding, groups) != (1, 1, 1, 1, 0, 0, 1)
+
+
+def _depthwise(w: Any, groups: int) -> bool:
+    """Whether each channel has a window w (r, s, 1, c) of its own."""
+    return groups > 1 and w[2:] == (1, groups)
 
 
 def _chunks(images: int, bytes_an_image: int) -> Iterator[slice]:
@@ -81,6 +88,8 @@ def convolve(
 ) -> Any:
     """x (n, h, w, c), w (r, s, c/groups, k) -> (n, p, q, k). `packed` is of no use here."""
     xp, params = array_module(x), {"stride": stride, "padding": padding, "dilation": dilation}
+    if _depthwise(w.shape, groups):
+        return depthwise_cuda.convolve(x, w, b, residual, **params, relu=relu)
     x, w, (r, s, c, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(w), w.shape
     shape = _, p, q, _ = conv_shape(x, w, **params)
     y, depth, number = empty(shape, x.dtype, like=x), r * s * c, operand_dtype(x.dtype)
@@ -115,6 +124,8 @@ def convolve_input_gradient(
     `total` where it is given.
     """
     xp, params = array_module(g), {"stride": stride, "padding": padding, "dilation": dilation}
+    if _depthwise(w.shape, groups):
+        return depthwise_cuda.convolve_input_gradient(g, w, total, size=size, **params)
     g, w, (r, s, c, _) = xp.ascontiguousarray(g), xp.ascontiguousarray(w), w.shape
     (n, p, q, _), depth = g.shape, r * s * c
     dx = empty((n, *size, c * groups), g.dtype, like=g)
@@ -139,6 +150,8 @@ def convolve_weight_gradient(
 ) -> Any:
     """x (n, h, w, c), g (n, p, q, k) -> dw (r, s, c/groups, k)."""
     xp, params = array_module(x), {"stride": stride, "padding": padding, "dilation": dilation}
+    if _depthwise((*window, x.shape[3] // groups, g.shape[3]), groups):
+        return depthwise_cuda.convolve_weight_gradient(x, g, window=window, **params)
     x, g, (n, p, q, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(g), g.shape
     c, number = x.shape[3] // groups, operand_dtype(x.dtype)
     dw, depth = empty((*window, c, k), x.dtype, like=x), window[0] * window[1] * c
