@@ -22,12 +22,12 @@ from minires.backend import cuda_available
 from minires.kernels.memory import pool, set_threads, threads
 from tests.commands import fails, finished, run
 from tests.gpu import device, emulator, everywhere
+from tests.gpu.everywhere import EVERYWHERE
 from tests.real_data import real_cifar10, real_cifar10_all
 
 __all__ = ["fails", "finished", "real_cifar10", "real_cifar10_all", "run"]
 
 ROOT = Path(__file__).resolve().parents[1]
-EVERYWHERE = os.environ.get("MINIRES_TEST_DEVICE") == "cuda"  # see tests/gpu/everywhere.py
 
 settings.register_profile("minires", derandomize=True, deadline=None, database=None)
 settings.load_profile("minires")
@@ -66,6 +66,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "compiled" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes without the compiler"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """On the device, list what was left out, and why."""
+    if EVERYWHERE:
+        terminalreporter.section("left out on the device")
+        for line in everywhere.left_out(terminalreporter.stats.get("skipped", [])):
+            terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)

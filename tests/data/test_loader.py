@@ -16,6 +16,7 @@ from minires.data import Augment, Dataset, Loader, normalisation, shapes
 from minires.errors import DataError
 from minires.kernels import dispatch
 from minires.kernels.dispatch import ran, reference
+from tests.gpu.everywhere import TWIN
 
 __all__: list[str] = []
 
@@ -191,11 +192,11 @@ def test_the_threads_know_which_kernels_the_caller_wants(
     loader = Loader(pictures, 20, augment=Augment(), threads=threads)
     with ran() as log:
         fast = list(loader)
-    assert set(log) == {("augment_batch", "cpu")}
+    assert set(log) == {("augment_batch", TWIN)}
     with reference(), ran() as log:
         slow = list(loader)
     assert ("augment_batch", "reference") in log
-    assert ("augment_batch", "cpu") not in log
+    assert ("augment_batch", TWIN) not in log
     assert_same(fast, slow)
 
 

@@ -3,36 +3,42 @@
 Tests are written for NumPy arrays. Here every operation and every kernel that is called with such
 arrays moves them to the device, computes there with CuPy, gradients too, and moves the results
 back, so that each test checks the device's arithmetic against what it always expects. Operations
-that only look at memory in another way stay where they are: their results must be views.
+that only look at memory in another way stay where they are: their results must be views. So do
+calls inside `reference()`: they say what is expected.
 """
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minires.kernels.dispatch import KERNELS, Kernel
+from minires.kernels.dispatch import KERNELS, Kernel, _reference_only
 from minires.op import OPS, Op
 
-__all__ = ["compute_on_device", "reason_to_skip"]
+__all__ = ["EVERYWHERE", "TWIN", "compute_on_device", "left_out", "reason_to_skip"]
+
+EVERYWHERE = os.environ.get("MINIRES_TEST_DEVICE") == "cuda"
+TWIN = "cuda" if EVERYWHERE else "cpu"  # what runs where there is a twin
 
 VIEWS = {"broadcast_to", "expand_dims", "flatten", "getitem", "reshape", "squeeze", "transpose"}
 
 # what a test is about that does not exist on the device: a part of its name, and why
 ELSEWHERE = {
     "tests/gpu/": "runs on the device anyhow",
-    "tests/kernels/": "about the CPU's twins; tests/gpu/test_ops.py has the kernels",
+    "tests/kernels/": "about the CPU's twins; tests/gpu has the kernels",
     "tests/benchmarks/": "measures the CPU",
     "tests/test_mutations.py": "changes the CPU's twins",
     "tests/test_threads.py": "about threads of the CPU",
-    "fast_twins": "about the CPU's twins",
-    "kernel_twin": "about the CPU's twins",
-    "test_steps_are_pytorchs": "asks that the CPU's twin ran",
-    "test_one_kernel_call_updates_a_group": "asks that the CPU's twin ran",
+    "fast_twins": "tests/gpu/test_ops.py does the same on the device",
+    "kernel_twin": "tests/gpu/test_ops.py does the same on the device",
     "cross_entropy: label": "there a wrong label makes the loss NaN",
+    "test_bf16_learns_alike": "about the CPU's bf16 instructions",
+    "test_logistic_regression_fails": "about the built-in pictures, 10 million numbers of them",
     "test_a_long_chain": "thousands of launches, and a limit of time",
 }
 
@@ -47,7 +53,7 @@ class Mover:
 
     def __init__(self, cupy: Any) -> None:
         self.cupy = cupy
-        self.pairs: list[tuple[np.ndarray, Any]] = []
+        self.pairs: list[tuple[np.ndarray, Any, bytes]] = []
 
     def there(self, value: Any) -> Any:
         """`value` with its NumPy arrays on the device; one that comes twice is one there."""
@@ -56,11 +62,11 @@ class Mover:
             return moved if isinstance(value, list) else tuple(moved)
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
             return value
-        for host, device in self.pairs:
+        for host, device, _ in self.pairs:
             if host is value:
                 return device
         device = self.cupy.asarray(value)
-        self.pairs.append((value, device))
+        self.pairs.append((value, device, device.get().tobytes()))
         return device
 
     def back(self, value: Any) -> Any:
@@ -70,16 +76,17 @@ class Mover:
             return fetched if isinstance(value, list) else tuple(fetched)
         if not isinstance(value, self.cupy.ndarray):
             return value
-        for host, device in self.pairs:
+        for host, device, _ in self.pairs:
             if device is value:
                 return host
         return value.get()
 
     def write_back(self) -> None:
-        """What a kernel wrote into its arguments."""
-        for host, device in self.pairs:
-            if host.flags.writeable:
-                host[...] = device.get()
+        """What a kernel wrote into its arguments; others may be writing into the rest by now."""
+        for host, device, before in self.pairs:
+            after = device.get()
+            if after.tobytes() != before:
+                host[...] = after
 
 
 def compute_on_device(cupy: Any) -> None:
@@ -90,7 +97,8 @@ def compute_on_device(cupy: Any) -> None:
     call = Kernel.__call__
 
     def on_device(self: Kernel, *args: Any, **kwargs: Any) -> Any:
-        if not any(isinstance(a, np.ndarray) for a in args) or self.name not in KERNELS:
+        ours = any(isinstance(a, np.ndarray) for a in args) and self.name in KERNELS
+        if not ours or _reference_only.get():
             return call(self, *args, **kwargs)
         mover = Mover(cupy)
         result = call(self, *mover.there(args), **kwargs)
@@ -103,7 +111,7 @@ def compute_on_device(cupy: Any) -> None:
 def _operation(cupy: Any, function: Callable[..., Any]) -> Callable[..., Any]:
     def moved(*arrays: Any, **params: Any) -> Any:
         mover = Mover(cupy)
-        given = mover.there(arrays)
+        given = arrays if _reference_only.get() else mover.there(arrays)
         if not mover.pairs:
             return function(*arrays, **params)
         y, backward = function(*given, **params)
@@ -130,3 +138,13 @@ def skip_what_is_elsewhere(items: list[pytest.Item]) -> None:
     for item in items:
         if reason := reason_to_skip(item.nodeid):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def left_out(skipped: list[pytest.TestReport]) -> list[str]:
+    """A line for each reason why tests were skipped, with their number."""
+    reasons = Counter(
+        (report.nodeid.partition("::")[0], report.longrepr[2].removeprefix("Skipped: "))
+        for report in skipped
+        if isinstance(report.longrepr, tuple)
+    )
+    return [f"{count:5} {file}: {reason}" for (file, reason), count in sorted(reasons.items())]

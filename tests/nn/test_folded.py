@@ -18,6 +18,7 @@ from minires import models, nn, optim
 from minires.errors import DTypeError, ShapeError
 from minires.kernels.dispatch import ran
 from minires.nn import folded
+from tests.gpu.everywhere import TWIN
 from tests.tolerances import FLOAT64, FOLDED32
 
 __all__: list[str] = []
@@ -101,7 +102,7 @@ def test_whole_networks(rng, name, options):
 def test_no_pass_of_its_own_for_the_norm(unit, x):
     with ran() as log:
         infer(unit, x)
-    assert log == [("conv2d", "cpu")]
+    assert log == [("conv2d", TWIN)]
     with ran() as log:
         unit(x)
     assert "normalise" in dict(log)
