@@ -100,6 +100,13 @@ def _gather(images, indices, table, y):
                     y[i, row, column, channel] = table[image[row, column, channel], channel]
 
 
+def _check_reflection(images: Any, pad: int, reflect: bool) -> None:
+    if reflect and pad >= min(images.shape[1:3]):
+        raise ValueError(
+            f"augment_batch: pad is {pad} but must be below the sides of images {images.shape}"
+        )
+
+
 @kernel(
     Case(uint8_images(9, 8, 8, 3), labels(7, 9), _table(3), pad=2, flip=True, cutout=3, seed=5),
     Case(
@@ -113,6 +120,8 @@ def _gather(images, indices, table, y):
     ),
     Case(uint8_images(3, 5, 4, 2), labels(5, 3), _table(2), flip=True, cutout=12, seed=1, step=9),
     Case(uint8_images(4, 6, 6, 3), labels(1, 4), _table(3), cutout=4, seed=8),
+    Case(uint8_images(4, 6, 5, 3), labels(6, 4), _table(3), pad=2, reflect=True, seed=9),
+    Case(uint8_images(4, 3, 2, 1), labels(6, 4), _table(1), alternate=True, seed=3, step=7),
 )
 def augment_batch(
     images: Any,
@@ -120,7 +129,9 @@ def augment_batch(
     table: Any,
     *,
     pad: int = 0,
+    reflect: bool = False,
     flip: bool = False,
+    alternate: bool = False,
     cutout: int = 0,
     seed: int,
     stream: int = 0,
@@ -128,18 +139,25 @@ def augment_batch(
 ) -> Any:
     """Like `gather_batch`, each image cropped, flipped and cut out by its own draws.
 
-    `pad`: put `pad` black (0) pixels around and cut a window (h, w) at random. `flip`: mirror left
-    to right, with probability 1/2. `cutout`: set a square of that side, centred on a random pixel
-    and clipped at the border, to the mean, which is 0 once normalised (DeVries and Taylor 2017,
-    arXiv:1708.04552).
+    `pad`: put `pad` pixels around, black (0) or, with `reflect`, the image mirrored at its
+    outermost pixels (pad is below h and w then), and cut a window (h, w) at random.
+    `flip`: mirror left to right, with probability 1/2.
+    `alternate`: mirror half of the images at even steps, by their draws of step 0, and the other
+    half at odd ones (Jordan 2024, arXiv:2404.00498).
+    `cutout`: set a square of that side, centred on a random pixel and clipped at the border, to the
+    mean, which is 0 once normalised (DeVries and Taylor 2017, arXiv:1708.04552).
     """
     _check("augment_batch", images, indices, table)
+    _check_reflection(images, pad, reflect)
     xp = array_module(images)
     n, h, w, c = images.shape
     words = random_bits(xp.empty(4 * n, np.uint32), seed=seed, stream=stream, step=step)
     words = words.reshape(n, 4)[indices].astype(np.uint64)  # (b, 4): the block of each image
     top, left = _below(words[:, 0], 2 * pad + 1), _below(words[:, 1], 2 * pad + 1)
     mirrored = (words[:, 2] >> np.uint64(31) == 1) & flip
+    if alternate:
+        first = random_bits(xp.empty(4 * n, np.uint32), seed=seed, stream=stream, step=0)
+        mirrored = (first.reshape(n, 4)[indices, 2] >> np.uint32(31) == 1) ^ (step % 2 == 1)
     y, x = _below(words[:, 2] << np.uint64(1) & np.uint64(2**32 - 1), h), _below(words[:, 3], w)
 
     window_rows, window_columns = xp.arange(h), xp.arange(w)
@@ -147,7 +165,8 @@ def augment_batch(
     columns = left[:, None] + xp.where(
         mirrored[:, None], window_columns[::-1], window_columns
     )  # (b, w)
-    padded = xp.pad(images[indices], ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = xp.pad(images[indices], around, mode="reflect" if reflect else "constant")
     batch = xp.arange(len(indices))[:, None, None]
     cropped = padded[batch, rows[:, :, None], columns[:, None, :]]  # (b, h, w, c)
 
@@ -174,21 +193,24 @@ def _augment_batch_cpu(
     table: np.ndarray,
     *,
     pad: int = 0,
+    reflect: bool = False,
     flip: bool = False,
+    alternate: bool = False,
     cutout: int = 0,
     seed: int,
     stream: int = 0,
     step: int = 0,
 ) -> np.ndarray:
     _check("augment_batch", images, indices, table)
+    _check_reflection(images, pad, reflect)
     y = empty((len(indices), *images.shape[1:]), table.dtype)
     key = np.uint64(seed), np.uint64(stream), np.uint64(step)
-    _augment(images, indices, table, pad, flip, cutout, key, y)
+    _augment(images, indices, table, pad, reflect, flip, alternate, cutout, key, y)
     return y
 
 
 @numba.njit(cache=True, nogil=True)
-def _augment(images, indices, table, pad, flip, cutout, key, y):
+def _augment(images, indices, table, pad, reflect, flip, alternate, cutout, key, y):
     h, w, c = images.shape[1:]
     seed, stream, step = key
     for i in range(len(indices)):
@@ -196,10 +218,15 @@ def _augment(images, indices, table, pad, flip, cutout, key, y):
         w0, w1, w2, w3 = philox(seed, stream, step, indices[i])
         top, left = _scaled(w0, 2 * pad + 1) - pad, _scaled(w1, 2 * pad + 1) - pad
         mirrored = flip and w2 >> np.uint64(31) == np.uint64(1)
+        if alternate:
+            first = philox(seed, stream, np.uint64(0), indices[i])[2] >> np.uint64(31)
+            mirrored = first != (step & np.uint64(1))
         for row in range(h):
-            source_row = top + row
+            source_row = _mirror(top + row, h) if reflect else top + row
             for column in range(w):
                 source_column = left + (w - 1 - column if mirrored else column)
+                if reflect:
+                    source_column = _mirror(source_column, w)
                 if 0 <= source_row < h and 0 <= source_column < w:
                     for channel in range(c):
                         out[row, column, channel] = table[
@@ -215,6 +242,14 @@ def _augment(images, indices, table, pad, flip, cutout, key, y):
                 for column in range(max(first_column, 0), min(first_column + cutout, w)):
                     for channel in range(c):
                         out[row, column, channel] = 0
+
+
+@numba.njit(cache=True)
+def _mirror(at, size):
+    """Where a coordinate outside 0 … size - 1 lies once mirrored at the outermost pixels."""
+    if at < 0:
+        return -at
+    return at if at < size else 2 * (size - 1) - at
 
 
 @numba.njit(cache=True)
@@ -241,7 +276,7 @@ def _launch(images: Any, indices: Any, table: Any, *draws: Any) -> Any:
 @gather_batch.cuda(serves=_fits_gpu)
 def _gather_batch_cuda(images: Any, indices: Any, table: Any) -> Any:
     _check_shapes("gather_batch", images, table)
-    return _launch(images, indices, table, 0, 0, 0, 0, 0, 0, None, 0)
+    return _launch(images, indices, table, 0, 0, 0, 0, 0, 0, 0, 0, None, 0)
 
 
 @augment_batch.cuda(serves=_fits_gpu)
@@ -251,12 +286,16 @@ def _augment_batch_cuda(
     table: Any,
     *,
     pad: int = 0,
+    reflect: bool = False,
     flip: bool = False,
+    alternate: bool = False,
     cutout: int = 0,
     seed: int,
     stream: int = 0,
     step: Any = 0,
 ) -> Any:
     _check_shapes("augment_batch", images, table)
-    draws = (1, pad, bool(flip), cutout, seed, stream, *from_memory(step))
+    _check_reflection(images, pad, reflect)
+    how = pad, bool(reflect), bool(flip), bool(alternate), cutout
+    draws = (1, *how, seed, stream, *from_memory(step))
     return _launch(images, indices, table, *draws)

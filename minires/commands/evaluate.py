@@ -27,6 +27,8 @@ def add(commands: Any) -> None:
     source_options(parser)
     data_options(parser)
     device_options(parser)
+    text = "none|flip|shifts"
+    parser.add_argument("--views", default="none", metavar=text, help="mean answer to such views")
     text = "also precision and recall of each class, and the confusion matrix"
     parser.add_argument("--report", action="store_true", help=text)
     parser.add_argument("--confusion", metavar="F.png", help="draw the confusion matrix")
@@ -39,6 +41,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("evaluate: give either a run folder or --weights FILE")
     names = ("dataset", "data", "download", "split", "limit", "normalize", "model", "stem", "which")
     options = {name: getattr(given, name) for name in (*names, "device", "threads")}
+    options["views"] = given.views
     options["report"] = given.report or given.confusion is not None
     watch = Watch(quiet=given.quiet)
     with watch.bar("images", None, delay=0.1) as bar:  # nothing yet when it fails at once

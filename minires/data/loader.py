@@ -16,6 +16,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextvars import copy_context
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -119,11 +120,10 @@ class Loader:
         images, labels = self.dataset.images, self.dataset.labels[indices]
         if not self.augment:
             return gather_batch(images, indices, self._table), labels
-        crop, flip, cutout = self.augment.crop, self.augment.flip, self.augment.cutout
-        key = {"seed": self.seed, "stream": AUGMENT_STREAM, "step": epoch}
-        return augment_batch(
-            images, indices, self._table, pad=crop, flip=flip, cutout=cutout, **key
-        ), labels
+        how: dict[str, Any] = asdict(self.augment)
+        how["pad"] = how.pop("crop")
+        how |= {"seed": self.seed, "stream": AUGMENT_STREAM, "step": epoch}
+        return augment_batch(images, indices, self._table, **how), labels
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, order, size = self.epoch, self.order(self.epoch), self.batch_size

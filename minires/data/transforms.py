@@ -26,19 +26,24 @@ CLASS_STATS["folder"] = CLASS_STATS["imagenet"]  # photographs of any kind; noth
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crops after padding by `crop` black pixels, random flips, and a square of side
-    `cutout` set to the mean.
+    """Random crops after padding by `crop` pixels, black or (`reflect`) the image mirrored, random
+    flips, and a square of side `cutout` set to the mean.
+
+    `alternate`: a first epoch flips half of the images, and every other the half that the one
+    before it left.
 
     The default is the usual one for CIFAR (He et al. 2015, section 4.2). Raises ValueError for a
     negative size.
 
     >>> Augment(cutout=8)
-    Augment(crop=4, flip=True, cutout=8)
+    Augment(crop=4, flip=True, cutout=8, reflect=False, alternate=False)
     """
 
     crop: int = 4
     flip: bool = True
     cutout: int = 0
+    reflect: bool = False
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         for name in ("crop", "cutout"):
@@ -48,7 +53,7 @@ class Augment:
                 )
 
     def __bool__(self) -> bool:
-        return bool(self.crop or self.flip or self.cutout)
+        return bool(self.crop or self.flip or self.cutout or self.alternate)
 
 
 def normalisation(

@@ -23,6 +23,7 @@ from .resnet import (
     resnext50_32x4d,
     wide_resnet50_2,
 )
+from .whitened import WhitenedResNet, whitened_resnet
 from .wide import wide_resnet
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ImageClassifier",
     "PreActResNet",
     "ResNet",
+    "WhitenedResNet",
     "article_net",
     "build",
     "names",
@@ -53,6 +55,7 @@ __all__ = [
     "resnet110",
     "resnet152",
     "resnext50_32x4d",
+    "whitened_resnet",
     "wide_resnet",
     "wide_resnet50_2",
 ]

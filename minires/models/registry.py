@@ -29,6 +29,7 @@ from .resnet import (
     resnext50_32x4d,
     wide_resnet50_2,
 )
+from .whitened import whitened_resnet
 from .wide import wide_resnet
 
 __all__ = ["build", "names"]
@@ -37,7 +38,7 @@ CONSTRUCTORS: tuple[Callable[..., ImageClassifier], ...] = (
     *(resnet18, resnet34, resnet50, resnet101, resnet152, resnext50_32x4d, wide_resnet50_2),
     *(resnet20, resnet32, resnet44, resnet56, resnet110),
     *(preact_resnet18, preact_resnet34, preact_resnet50, preact_resnet101, preact_resnet152),
-    *(plain18, plain34, plain20, plain56, article_net),
+    *(plain18, plain34, plain20, plain56, article_net, whitened_resnet),
 )
 BY_NAME = {constructor.__name__: constructor for constructor in CONSTRUCTORS}
 WIDE = re.compile(r"wide_resnet_?(\d+)_(\d+)")

@@ -24,7 +24,8 @@ __all__ = ["DEFAULTS", "ConfigError", "TrainConfig", "flag", "kind", "unknown"]
 
 DATASETS = ("shapes", "cifar10", "cifar100", "folder")
 NORMALIZE = ("dataset", "imagenet", "half", "none")
-SCHEDULES = ("onecycle", "cosine", "step", "constant")
+SCHEDULES = ("onecycle", "triangular", "cosine", "step", "constant")
+VIEWS = ("none", "flip", "shifts")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
@@ -118,6 +119,12 @@ class TrainConfig:
     decay_all: bool = _option(False, "weight decay of BatchNorms and biases too")
     schedule: str | None = _option(None, "course of the learning rate", choices=SCHEDULES)
     warmup: float | None = _option(None, "share of the steps that the rate rises", least=0, below=1)
+    lr_bias: float = _option(
+        1.0, "times this, the learning rate of the biases of BatchNorms", above=0
+    )
+    lookahead: int | None = _option(
+        None, "every N steps go back to a moving average of all weights", least=1
+    )
     clip_norm: float | None = _option(None, "scale gradients down to this norm", above=0)
     label_smoothing: float | None = _option(
         None, "share of the target given to all classes", least=0, below=1
@@ -131,8 +138,15 @@ class TrainConfig:
     crop: int | None = _option(
         None, f"shift by up to N pixels when augmenting (4; up to {SHORT} epochs 2)", least=0
     )
+    reflect: bool = _option(False, "shift mirrored pixels in, not black ones")
     flip: bool = _option(True, "mirror images when augmenting")
+    alternate_flip: bool = _option(False, "mirror half of them, and the others an epoch later")
     cutout: int = _option(0, "side of a square cut out of each training image, pixels", least=0)
+    test_views: str = _option(
+        "none",
+        "also test the mean answer to each image and its mirror image; shifts: and both shifted",
+        choices=VIEWS,
+    )
     val_fraction: float = _option(
         0.1, "share of the training images kept to choose by", least=0, below=1
     )
@@ -206,7 +220,7 @@ class TrainConfig:
     def _check_folder(self) -> None:
         """Raise ConfigError for an option of folders without one, or one that they do not have."""
         if self.dataset == "folder":
-            for name in ("crop", "cutout"):
+            for name in ("crop", "cutout", "reflect", "alternate_flip"):
                 if getattr(self, name):
                     raise ConfigError(f"{flag(name)}: not for --dataset folder")
             if self.val_fraction + self.test_fraction >= 1:

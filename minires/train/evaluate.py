@@ -15,10 +15,10 @@ import numpy as np
 from .. import functional as F
 from .. import weights
 from ..autograd import no_grad
-from ..backend import to_device
+from ..backend import array_module, to_device
 from ..data import Dataset, PictureLoader, Pictures
 from ..errors import DataError, NonFiniteError
-from .config import NORMALIZE, ConfigError, TrainConfig, unknown
+from .config import NORMALIZE, VIEWS, ConfigError, TrainConfig, unknown
 from .folder import Card, RunFolder
 from .metrics import Tally
 from .report import class_report
@@ -28,6 +28,7 @@ from .step import count_correct
 
 __all__ = [
     "Loaded",
+    "answer",
     "check_classes",
     "evaluate",
     "evaluate_source",
@@ -45,12 +46,14 @@ def evaluate(
     device: str = "cpu",
     after_batch: Callable[[int], None] = lambda count: None,
     confusion: np.ndarray | None = None,
+    views: str = "none",
 ) -> Tally:
     """Mean cross-entropy and accuracy of `model` over `batches` of (images (b, h, w, c), labels
     (b,)).
 
     The model is left in evaluation mode. `after_batch` gets each batch's size; `confusion`, int64
-    (classes, classes), is raised by one an image at [its label, the answer]. Raises NonFiniteError
+    (classes, classes), is raised by one an image at [its label, the answer]. `views` is one of
+    `VIEWS`, see `answer`. Raises NonFiniteError
     when the loss is NaN or infinite, DataError when there are no images.
     """
     model.eval()
@@ -58,7 +61,7 @@ def evaluate(
     for x, target in batches:
         x, target = to_device(x, device), to_device(target, device)
         with no_grad(), np.errstate(all="ignore"):  # what overflows shows in the loss
-            logits = model(x)
+            logits = answer(model, x, views)
             loss = float(F.cross_entropy(logits, target).item())
         if not math.isfinite(loss):
             raise NonFiniteError(
@@ -72,6 +75,29 @@ def evaluate(
     if not tally.total:
         raise DataError("evaluation: no image could be read")
     return tally
+
+
+def answer(model: Any, x: Any, views: str = "none") -> Any:
+    """The logits of images x (b, h, w, c), or their mean over views.
+
+    flip: the image and its mirror image. shifts: half of these, and half of the image shifted by
+    one pixel along the diagonal, both ways and mirrored too.
+    """
+    if views == "none":
+        return model(x)
+    both = (model(x) + model(mirrored(x))) * 0.5
+    if views == "flip":
+        return both
+    xp, (h, w) = array_module(x), x.shape[1:3]
+    wide = xp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    shifted = [xp.ascontiguousarray(wide[:, i : i + h, i : i + w]) for i in (0, 2)]
+    four = [model(y) for some in shifted for y in (some, mirrored(some))]
+    return both * 0.5 + (four[0] + four[1] + four[2] + four[3]) * 0.125
+
+
+def mirrored(x: Any) -> Any:
+    """Images (b, h, w, c), left to right."""
+    return array_module(x).ascontiguousarray(x[:, :, ::-1])
 
 
 @dataclass(frozen=True)
@@ -139,22 +165,25 @@ def evaluate_source(
     split: str = "test",
     limit: int | None = None,
     report: bool = False,
+    views: str = "none",
     after_batch: Callable[[int], None] = lambda count: None,
     **options: Any,
 ) -> dict[str, Any]:
     """Accuracy, number of right answers, number of images and mean loss of a run or weight file on
-    a data set; with `report` also what `class_report` says.
+    a data set; with `report` also what `class_report` says. `views` are those of `answer`.
 
     `options` are those of `load_trained`. The data set is the one that the network was trained on,
     unless given.
     """
+    if views not in VIEWS:
+        raise unknown("--views", views, VIEWS)
     loaded = load_trained(source, dataset=dataset, **options)
     card = loaded.card
     options = {"data": data, "split": split, "limit": limit, "download": download}
     with labelled_batches(source, card, **options) as (images, batches):
         check_classes(card, images)
         counts = np.zeros((len(card.classes),) * 2, np.int64) if report else None
-        tally = evaluate(loaded.model, batches, loaded.device, after_batch, counts)
+        tally = evaluate(loaded.model, batches, loaded.device, after_batch, counts, views)
     by_class = {} if counts is None else class_report(counts, images.classes)
     skipped = {"skipped": batches.skipped} if isinstance(batches, PictureLoader) else {}
     return {

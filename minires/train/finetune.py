@@ -78,6 +78,8 @@ class Freezing:
         for name, modules in self.stages.items():
             for module in modules:
                 module.train(name not in frozen).requires_grad_(name not in frozen)
+        for p in getattr(self.model, "fixed", list)():
+            p.requires_grad = False
         if self.statistics:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -91,9 +93,11 @@ def parameter_groups(
     lr_backbone: float = 1.0,
     *,
     decay_all: bool = False,
+    lr_bias: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: decay off BatchNorms and biases unless `decay_all`, and all but the
-    head at `lr * lr_backbone` (the head's groups come first).
+    """Groups for an optimiser: decay off BatchNorms and biases unless `decay_all`, all but the head
+    at `lr * lr_backbone` (the head's groups come first), and the biases of BatchNorms at `lr_bias`
+    times that.
 
     >>> from minires import models
     >>> groups = parameter_groups(models.resnet20(), 0.1, 5e-4, lr_backbone=0.5)
@@ -103,14 +107,27 @@ def parameter_groups(
     groups = optim.no_decay_groups(model, weight_decay)
     if decay_all:
         groups = [{"params": list(model.parameters()), "weight_decay": weight_decay}]
-    if lr_backbone == 1:
-        return groups
-    head = {id(p) for name, p in model.named_parameters() if name.startswith(HEAD + ".")}
-    parts = [
-        {**group, "lr": rate, "params": [p for p in group["params"] if (id(p) in head) is inside]}
-        for inside, rate in ((True, lr), (False, lr * lr_backbone))
-        for group in groups
-    ]
+    if lr_backbone != 1:
+        head = {id(p) for name, p in model.named_parameters() if name.startswith(HEAD + ".")}
+        groups = _divided(groups, lr, head, (1.0, lr_backbone))
+    if lr_bias != 1:
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        others = {id(p) for p in model.parameters()} - {id(norm.bias) for norm in norms}
+        groups = _divided(groups, lr, others, (1.0, lr_bias))
+    return groups
+
+
+def _divided(
+    groups: list[dict[str, Any]], lr: float, first: set[int], factors: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """Every group in two: the parameters in `first` (by id), and then all others; their rates are
+    times `factors`.
+    """
+    parts = []
+    for inside, factor in zip((True, False), factors, strict=True):
+        for group in groups:
+            params = [p for p in group["params"] if (id(p) in first) is inside]
+            parts.append({**group, "lr": group.get("lr", lr) * factor, "params": params})
     return [part for part in parts if part["params"]]
 
 

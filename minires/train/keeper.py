@@ -1,7 +1,7 @@
 """What a run leaves in its folder while it goes, and how it comes back from there.
 
-The state of a run is that of its `TrainStep` and a `Position`; a checkpoint stores exactly these,
-so a resumed run cannot tell that it was ever stopped.
+The state of a run is that of its `TrainStep`, its `Lookahead` and a `Position`; a checkpoint stores
+exactly these, so a resumed run cannot tell that it was ever stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from .. import weights
 from ..errors import DataError
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from .folder import Card, RunFolder
+from .lookahead import Lookahead
 from .metrics import Position, append_line, replace_text, write_lines
 from .plots import draw_curves
 from .step import TrainStep
@@ -35,9 +36,15 @@ class Keeper:
     """
 
     def __init__(
-        self, folder: RunFolder, step: TrainStep, card: Card, images: int, watch: Watch
+        self,
+        folder: RunFolder,
+        step: TrainStep,
+        card: Card,
+        images: int,
+        watch: Watch,
+        lookahead: Lookahead | None = None,
     ) -> None:
-        self.folder, self.step, self.card = folder, step, card
+        self.folder, self.step, self.card, self.lookahead = folder, step, card, lookahead
         self.images, self.watch = images, watch
         self.begin()
 
@@ -71,6 +78,8 @@ class Keeper:
             "images": self.images,
             "step": self.step.state_dict(),
         }
+        if self.lookahead is not None:
+            state["lookahead"] = self.lookahead.state_dict()
         save_checkpoint(self.folder.path, state)
         self._saved = time.monotonic()
 
@@ -88,6 +97,8 @@ class Keeper:
             count = f"{self.images} training images, the run had {state['images']}"
             raise DataError(f"--resume {self.folder.path}: {count}: not the same data")
         self.step.load_state_dict(state["step"])
+        if self.lookahead is not None:
+            self.lookahead.load_state_dict(state["lookahead"])
         at = Position.from_dict(state["position"])
         write_lines(self.folder.metrics, at.records)
         write_lines(self.folder.timing, at.timings)

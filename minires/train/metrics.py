@@ -34,6 +34,7 @@ METRICS = (
     "test_loss",
     "test_accuracy",
     "learning_rate",
+    "test_accuracy_views",
 )
 
 
@@ -141,13 +142,16 @@ def epoch_record(
     train: Tally,
     val: Tally | None = None,
     test: Tally | None = None,
+    views: Tally | None = None,
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl; `views` are the test images, several views each."""
     record: dict[str, Any] = dict.fromkeys(METRICS)
     record.update(epoch=epoch, step=step, learning_rate=learning_rate)
     for name, tally in (("train", train), ("val", val), ("test", test)):
         if tally is not None:
             record[f"{name}_loss"], record[f"{name}_accuracy"] = tally.loss, tally.accuracy
+    if views is not None:
+        record["test_accuracy_views"] = views.accuracy
     return record
 
 

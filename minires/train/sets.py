@@ -71,13 +71,14 @@ class Sets:
         """
         assert config.batch_size is not None
         assert config.crop is not None
-        augment = Augment(config.crop, config.flip, config.cutout) if config.augment else None
+        how = {"reflect": config.reflect, "alternate": config.alternate_flip}
+        augment = Augment(config.crop, config.flip, config.cutout, **how)
         lonely = len(self.train) % config.batch_size == 1 and len(self.train) > 1
         return Loader(
             self.train,
             config.batch_size,
             shuffle=True,
-            augment=augment,
+            augment=augment if config.augment else None,
             mean=self.mean,
             std=self.std,
             seed=config.seed,
@@ -87,6 +88,10 @@ class Sets:
     def eval_loader(self, dataset: Dataset | Pictures) -> Loader | PictureLoader:
         """Batches in order, without augmentation."""
         return eval_loader(dataset, self.mean, self.std, self.size, self.reader)
+
+    def normalised(self, count: int) -> np.ndarray:
+        """The first `count` training images as the network sees them, without augmentation."""
+        return np.concatenate([x for x, _ in self.eval_loader(self.train[:count])])
 
     def card(self, config: TrainConfig) -> Card:
         """What weight files of this run say about themselves."""

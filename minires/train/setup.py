@@ -74,7 +74,9 @@ def make_optimizer(config: TrainConfig, model: Any) -> Any:
     assert config.weight_decay is not None
     lr, betas = config.lr, (config.momentum, 0.999)
     groups = parameter_groups(
-        *(model, lr, config.weight_decay, config.lr_backbone), decay_all=config.decay_all
+        *(model, lr, config.weight_decay, config.lr_backbone),
+        decay_all=config.decay_all,
+        lr_bias=config.lr_bias,
     )
     if config.optimizer == "sgd":
         nesterov = config.nesterov and config.momentum > 0
@@ -85,14 +87,19 @@ def make_optimizer(config: TrainConfig, model: Any) -> Any:
 def make_schedule(config: TrainConfig, optimizer: Any, steps: int) -> Any:
     """The learning rate by step, for a run of `steps`; call `.step()` after each update.
 
-    onecycle: up for the share `warmup`, then down to nothing along a cosine; cosine and constant: a
-    linear warm-up first; step: the same, then a tenth after half and again after three quarters of
-    the steps (He et al. 2015, section 4.2).
+    onecycle: up for the share `warmup`, then down to nothing along a cosine; triangular: from a
+    fifth up, then down to 7 %, along straight lines; cosine and constant: a linear warm-up first;
+    step: the same, then a tenth after half and again after three quarters of the steps (He et al.
+    2015, section 4.2).
     """
     warmup = float(config.warmup or 0.0)
     if config.schedule == "onecycle" and steps > 1:
         highest = [group["lr"] for group in optimizer.param_groups]
         return optim.OneCycleLR(optimizer, highest, steps, pct_start=warmup)
+    if config.schedule == "triangular" and steps > 1:
+        highest = [group["lr"] for group in optimizer.param_groups]
+        ends = {"div_factor": 5.0, "final_div_factor": 0.2 / 0.07, "anneal_strategy": "linear"}
+        return optim.OneCycleLR(optimizer, highest, steps, pct_start=warmup, **ends)
     rising = round(warmup * steps)
     after = optimizer
     if config.schedule == "cosine":

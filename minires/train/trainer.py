@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .finetune import Freezing, load_init, with_network_of_init
 from .folder import RunFolder
 from .keeper import Keeper
+from .lookahead import Lookahead
 from .metrics import Position, Tally, epoch_record, score_of
 from .sets import Sets, class_weights, load_sets
 from .setup import choose_device, make_model, make_step, set_threads
@@ -35,6 +36,7 @@ from .watch import (
 
 __all__ = ["Trainer", "train"]
 
+WHITEN_BY = 5000  # training images
 # these may change on resuming
 MOVABLE = ("data", "download", "device", "threads", "workers", "cache_gb")
 
@@ -118,8 +120,13 @@ class Trainer:
         weights = class_weights(config, self.sets)
         steps = self.epochs * len(self.loader)
         self.step = make_step(config, self.model, steps, weights, self.device)
+        self.lookahead = (
+            Lookahead(self.model, config.lookahead, steps) if config.lookahead else None
+        )
         images = len(self.sets.train)
-        self.keeper = Keeper(folder, self.step, self.card, images, self.watch)
+        self.keeper = Keeper(
+            folder, self.step, self.card, images, self.watch, lookahead=self.lookahead
+        )
         self.position = Position()
 
     def _begin(self) -> None:
@@ -127,6 +134,10 @@ class Trainer:
         found = load_init(self.model, self.config)
         if found is not None:
             self.watch.say(found)
+        elif hasattr(self.model, "whiten"):
+            self.model.whiten(self.sets.normalised(WHITEN_BY))
+        if self.lookahead is not None:
+            self.lookahead.begin()
 
     # The loop
 
@@ -199,6 +210,8 @@ class Trainer:
             raise NonFiniteError(text, error.op, at.step + 1) from None
         at.batch, at.step, at.rate = at.batch + 1, at.step + 1, result.rate
         at.tally.add(result.loss, result.correct, len(target))
+        if self.lookahead is not None:
+            self.lookahead.after_step(at.step)
 
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
@@ -210,11 +223,13 @@ class Trainer:
         patience = self.config.early_stopping
         last = epoch == self.epochs or (patience is not None and epoch - best_epoch >= patience)
         goes_back = last and patience is not None and not better
-        test = None
+        test = seen = None
         if last:
             with self.keeper.best_weights() if goes_back else nullcontext():
                 test = self._measure("test", self.sets.test, stop)
-        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test)
+                if self.config.test_views != "none":
+                    seen = self._measure("test", self.sets.test, stop, self.config.test_views)
+        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test, seen)
         self._count_cpu()
         timing = at.timing() | decoding
 
@@ -244,14 +259,15 @@ class Trainer:
         for line in self.sets.news():
             self.watch.say(line)
 
-    def _measure(self, name: str, dataset: Any, stop: StopFlag) -> Tally:
+    def _measure(self, name: str, dataset: Any, stop: StopFlag, views: str = "none") -> Tally:
         with self.watch.bar(name, len(dataset)) as bar:
 
             def after_batch(count: int) -> None:
                 bar.update(count)
                 self._heed(stop)
 
-            return evaluate(self.model, self.sets.eval_loader(dataset), self.device, after_batch)
+            batches = self.sets.eval_loader(dataset)
+            return evaluate(self.model, batches, self.device, after_batch, views=views)
 
     def _heed(self, stop: StopFlag) -> None:
         """Raise Interrupted when a signal has come; `run` saves."""

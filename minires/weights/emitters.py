@@ -201,6 +201,11 @@ def _global_avg_pool2d(g: Graph, y: Tensor, x: Any) -> None:
     g.known(y, g.add("Flatten", [g.add("GlobalAveragePool", [g.value(x)])], axis=1))
 
 
+@emits("global_max_pool2d")
+def _global_max_pool2d(g: Graph, y: Tensor, x: Any) -> None:
+    g.known(y, g.add("Flatten", [g.add("GlobalMaxPool", [g.value(x)])], axis=1))
+
+
 # Element by element
 
 
@@ -230,6 +235,17 @@ _register_elementwise()
 def _silu(g: Graph, y: Tensor, x: Any) -> None:
     name = g.value(x)
     g.known(y, g.add("Mul", [name, g.add("Sigmoid", [name])]))
+
+
+@emits("gelu")
+def _gelu(g: Graph, y: Tensor, x: Any, *, approximate: str = "none") -> None:
+    if approximate != "none":
+        raise DataError(f"to ONNX: gelu with approximate={approximate!r}")
+    name = g.value(x)
+    share = g.add("Erf", [g.add("Mul", [name, g.value(0.5**0.5)])])
+    g.known(
+        y, g.add("Mul", [g.add("Mul", [name, g.value(0.5)]), g.add("Add", [share, g.value(1.0)])])
+    )
 
 
 @emits("dropout")

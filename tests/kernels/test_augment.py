@@ -43,6 +43,8 @@ def test_pixel_table_is_the_formula(rng: np.random.Generator) -> None:
     c=st.integers(1, 4),
     pad=st.integers(0, 5),
     flip=st.booleans(),
+    reflect=st.booleans(),
+    alternate=st.booleans(),
     cutout=st.integers(0, 12),
     key=st.tuples(*[st.integers(0, 2**b - 1) for b in (64, 32, 64)]),
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -51,6 +53,8 @@ def test_twin_equals_reference_to_the_bit(
     n: int, h: int, w: int, c: int, dtype: Any, key: Any, **how: Any
 ) -> None:
     rng = np.random.default_rng(n * 1000 + h * 100 + w * 10 + c)
+    if how["reflect"]:
+        how["pad"] = min(how["pad"], h - 1, w - 1)
     images, indices = pictures(rng, n, h, w, c), rng.integers(0, n, rng.integers(0, 6))
     table = pixel_table(np.full(c, 0.4), np.full(c, 0.3), dtype)
     named = dict(zip(("seed", "stream", "step"), key))
@@ -163,6 +167,38 @@ def test_flips_follow_the_top_bit_of_the_third_word(rng: np.random.Generator) ->
         got, np.where(flipped[:, None, None, None], plain[:, :, ::-1], plain)
     )
     assert 20 < flipped.sum() < 44
+
+
+def test_alternating_flips_show_every_image_both_ways_in_two_steps(rng: np.random.Generator):
+    images, everything = pictures(rng, 64, 4, 4), np.arange(64)
+    plain = gather_batch(images, everything, TABLE)
+    shown = []
+    for step in range(4):
+        got = augment_batch(images, everything, TABLE, alternate=True, seed=6, step=step)
+        flipped = (got == plain[:, :, ::-1]).all(axis=(1, 2, 3))
+        np.testing.assert_array_equal(got[~flipped], plain[~flipped])
+        shown.append(flipped)
+    np.testing.assert_array_equal(shown[0], ~shown[1])
+    np.testing.assert_array_equal(shown[:2], shown[2:])
+    assert 20 < shown[0].sum() < 44
+
+
+def test_reflected_shifts_are_windows_of_the_reflected_image(rng: np.random.Generator) -> None:
+    n, pad = 300, 2
+    images = np.broadcast_to(pictures(rng, 1, 6, 7), (n, 6, 7, 3)).copy()
+    padded = np.pad(images[0], ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    windows = {
+        TABLE[padded[top : top + 6, left : left + 7], np.arange(3)].tobytes()
+        for top in range(2 * pad + 1)
+        for left in range(2 * pad + 1)
+    }
+    got = augment_batch(images, np.arange(n), TABLE, pad=pad, reflect=True, seed=11)
+    assert {image.tobytes() for image in got} == windows
+
+
+def test_reflection_needs_a_larger_image(rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match=r"pad is 4 but must be below .*\(2, 4, 9, 3\)"):
+        augment_batch(pictures(rng, 2, 4, 9), np.arange(2), TABLE, pad=4, reflect=True, seed=0)
 
 
 def test_an_empty_batch_is_empty(rng: np.random.Generator) -> None:

@@ -100,7 +100,31 @@ def test_the_backbone_learns_more_slowly():
     for name, p in model.named_parameters():
         assert rate[id(p)] == pytest.approx(0.1 if name.startswith("fc") else 0.02)
         assert decay[id(p)] == (5e-4 if p.ndim > 1 else 0)
+    assert [g["lr"] for g in groups] == pytest.approx([0.1, 0.1, 0.02, 0.02])
     assert len(parameter_groups(model, 0.1, 5e-4)) == 2  # as in runs from before there was a choice
+
+
+def test_biases_of_batch_norms_at_a_rate_of_their_own():
+    model = small("resnet20")
+    groups = parameter_groups(model, 0.1, 5e-4, lr_bias=64.0)
+    rate = {id(p): group["lr"] for group in groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        is_bias = name.endswith(("bn1.bias", "bn2.bias", "downsample.1.bias"))
+        assert rate[id(p)] == pytest.approx(6.4 if is_bias else 0.1), name
+    assert groups[0]["lr"] == 0.1  # the one that metrics.jsonl shows
+
+
+def test_decay_of_everything():
+    (group,) = parameter_groups(small("resnet20"), 0.1, 5e-4, decay_all=True)
+    assert group["weight_decay"] == 5e-4
+
+
+def test_what_a_network_fixes_stays_fixed():
+    model = models.whitened_resnet()
+    Freezing(model).train(0)
+    fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
+    norms = {f"layer{i}.bn{k}.weight" for i in (1, 2, 3) for k in (1, 2)}
+    assert fixed == {"conv1.weight", *norms}
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine", "step", "constant"])
