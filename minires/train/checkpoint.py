@@ -41,6 +41,17 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     if (folder / NEWEST).exists():
         os.replace(folder / NEWEST, folder / PREVIOUS)
     os.replace(beside, folder / NEWEST)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of its files on the disk, where folders can be synced (not on Windows)."""
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def load_checkpoint(folder: Path, say: Callable[[str], None] = print) -> dict[str, Any]:

@@ -166,6 +166,9 @@ class TrainConfig:
         choices=PRECISIONS,
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
+    save_every: float = _option(
+        300.0, "seconds between checkpoints inside an epoch; every epoch ends with one", above=0
+    )
     image_size: int = _option(224, "folder: side that pictures get, pixels", least=8)
     crop_area: float = _option(
         0.08, "folder: smallest share of a picture that a random crop has", above=0, most=1

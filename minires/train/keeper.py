@@ -24,7 +24,6 @@ from .watch import Watch
 
 __all__ = ["Keeper"]
 
-SAVE_EVERY = 300.0  # seconds between checkpoints inside a long epoch
 DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
 
 
@@ -32,7 +31,8 @@ class Keeper:
     """Writes a run's files, and reads them back.
 
     card: what the weight files say about themselves; images: how many the run trains on, by which
-    a resumed one knows that its data is the same.
+    a resumed one knows that its data is the same; save_every: seconds between checkpoints inside an
+    epoch.
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class Keeper:
         images: int,
         watch: Watch,
         lookahead: Lookahead | None = None,
+        save_every: float = 300.0,
     ) -> None:
+        self.save_every = save_every
         self.folder, self.step, self.card, self.lookahead = folder, step, card, lookahead
         self.images, self.watch = images, watch
         self.begin()
@@ -85,7 +87,7 @@ class Keeper:
 
     def checkpoint_now_and_then(self, at: Position) -> None:
         """The same, when the last one is long ago."""
-        if time.monotonic() - self._saved > SAVE_EVERY:
+        if time.monotonic() - self._saved > self.save_every:
             self.checkpoint(at)
 
     def restore(self) -> Position | None:

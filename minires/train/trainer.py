@@ -38,7 +38,7 @@ __all__ = ["Trainer", "train"]
 
 WHITEN_BY = 5000  # training images
 # these may change on resuming
-MOVABLE = ("data", "download", "device", "threads", "workers", "cache_gb")
+MOVABLE = ("data", "download", "device", "threads", "save_every", "workers", "cache_gb")
 
 
 class Trainer:
@@ -80,8 +80,8 @@ class Trainer:
         watch: Watch | None = None,
         **changes: Any,
     ) -> Trainer:
-        """Go on with the run in `out`. Only data, download, device, threads, workers and cache_gb
-        may differ from its config.json.
+        """Go on with the run in `out`. Only data, download, device, threads, save_every, workers
+        and cache_gb may differ from its config.json.
 
         Raises ConfigError for another change, DataError when there is nothing whole to go on from.
         """
@@ -125,7 +125,9 @@ class Trainer:
         )
         images = len(self.sets.train)
         self.keeper = Keeper(
-            folder, self.step, self.card, images, self.watch, lookahead=self.lookahead
+            *(folder, self.step, self.card, images, self.watch),
+            lookahead=self.lookahead,
+            save_every=config.save_every,
         )
         self.position = Position()
 

@@ -15,7 +15,6 @@ import pytest
 
 from minires.backend import to_device
 from minires.train import Interrupted, Trainer, Watch, evaluate
-from minires.train import keeper as keeper_module
 from minires.train.checkpoint import NEWEST
 from minires.train.metrics import METRICS, read_lines
 from minires.weights import load_file
@@ -231,9 +230,8 @@ def test_sigterm_saves_too(trainer: MakeTrainer, tmp_path: Path):
 
 
 def test_long_epochs_are_saved_inside(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(keeper_module, "SAVE_EVERY", 0.0)
     saved = []
-    made = trainer(epochs=1)
+    made = trainer(epochs=1, save_every=1e-9)
     save = made.keeper.checkpoint
     monkeypatch.setattr(made.keeper, "checkpoint", lambda at: (saved.append(at.batch), save(at)))
     made.run()
