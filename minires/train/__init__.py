@@ -8,6 +8,7 @@ predict(load_trained(summary["out"]), ["cat.png"])
 """
 
 from .checkpoint import load_checkpoint, save_checkpoint
+from .compare import compare_runs
 from .config import DEFAULTS, ConfigError, TrainConfig
 from .evaluate import Loaded, evaluate, evaluate_source, load_trained
 from .info import describe_model, describe_plan, describe_system
@@ -34,6 +35,7 @@ __all__ = [
     "Trainer",
     "Watch",
     "class_report",
+    "compare_runs",
     "describe_model",
     "describe_plan",
     "describe_system",

@@ -24,7 +24,7 @@ from .watch import Watch
 
 __all__ = ["Keeper"]
 
-DRAW_EVERY = 60.0  # seconds between drawings of curves.png; the end of a run always draws
+DRAW_EVERY = 5.0  # seconds between drawings of curves.png; the end of a run always draws
 
 
 class Keeper:
@@ -121,7 +121,7 @@ class Keeper:
         replace_text(file, "".join(f"{line}\n" for line in sorted(lines)))
 
     def draw(self, at: Position, force: bool = False) -> None:
-        """Draw curves.png, at most once a minute unless forced."""
+        """Draw curves.png, after every epoch that took a few seconds, or when forced."""
         if not force and time.monotonic() - self._drawn < DRAW_EVERY:
             return
         try:

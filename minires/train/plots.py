@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["draw_confusion", "draw_curves"]
+__all__ = ["draw_comparison", "draw_confusion", "draw_curves"]
 
 COLOURS = {"train": "tab:blue", "val": "tab:orange", "test": "tab:green"}
 
@@ -34,6 +34,36 @@ def draw_curves(path: Path, records: Sequence[Mapping[str, Any]], title: str = "
         if records:
             axes.legend()
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw the metrics of several runs over each other: training loss, and the share of errors in
+    training (thin) and validation (thick), as a PNG.
+
+    Raises ImportError without matplotlib, OSError when `path` cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, errors = figure.subplots(1, 2)
+    for number, (name, records) in enumerate(runs.items()):
+        colour, epochs = f"C{number % 10}", [record["epoch"] for record in records]
+        losses.plot(epochs, [r["train_loss"] for r in records], color=colour, label=name)
+        thin = [100 - 100 * record["train_accuracy"] for record in records]
+        errors.plot(epochs, thin, color=colour, linewidth=0.8, linestyle="--")
+        known = [r for r in records if r["val_accuracy"] is not None]
+        thick = [100 - 100 * record["val_accuracy"] for record in known]
+        errors.plot([r["epoch"] for r in known], thick, color=colour, linewidth=2, label=name)
+    for axes, what in ((losses, "training loss"), (errors, "errors, %: training dashed")):
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    if runs:
+        errors.legend(fontsize="small")
     _save(figure, path)
 
 

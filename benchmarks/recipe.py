@@ -1,0 +1,92 @@
+"""Train one seed of a recipe, and record it with the recipe and in benchmarks/results.
+
+    python -m benchmarks.recipe NAME --data DIR --run DIR [--seed 0] [--threads N]
+
+A run that was stopped goes on when started again with the same --run; one that has finished is only
+recorded: its options, metrics, timing and curves go to benchmarks/results/NAME-seedN, and a line of
+accuracies and CPU time to minires/recipes/measured.jsonl, from which `minires recipes` computes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minires.train import ConfigError, TrainConfig, Trainer, load_recipe
+from minires.train import recipes as store
+from minires.train.metrics import read_lines, replace_text
+from minires.train.trainer import MOVABLE
+
+from .machine import describe
+
+__all__ = ["main", "record", "train"]
+
+RESULTS = Path(__file__).parent / "results"
+FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png")
+
+
+def train(name: str, run: Path, **options: Any) -> dict[str, Any]:
+    """Begin the run, or go on with it, and return its summary."""
+    if (run / "config.json").exists():
+        return Trainer.resume(run, **options).run()
+    return Trainer(dataclasses.replace(load_recipe(name).config, **options), run).run()
+
+
+def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
+    """Keep what a finished run measured; returns its line of measured.jsonl.
+
+    Raises ConfigError when the run's options are not the recipe's, or it has not finished.
+    """
+    config = TrainConfig.load(run / "config.json")
+    recipe = load_recipe(name).config
+    free = {"seed": config.seed, **{option: getattr(config, option) for option in MOVABLE}}
+    expected = dataclasses.replace(recipe, **free).resolved().to_dict()
+    odd = [option for option, value in config.to_dict().items() if value != expected[option]]
+    if odd:
+        raise ConfigError(f"{run}: not a run of {name}: {', '.join(odd)} differ")
+    last = read_lines(run / "metrics.jsonl")[-1]
+    if last["test_accuracy"] is None:
+        raise ConfigError(f"{run}: has not finished: {last['epoch']} of {config.epochs} epochs")
+    seconds = sum(line["cpu_seconds"] for line in read_lines(run / "timing.jsonl"))
+    machine = describe()
+    line = {
+        "recipe": name,
+        "seed": config.seed,
+        "test_accuracy": last["test_accuracy"],
+        "test_accuracy_views": last.get("test_accuracy_views"),
+        "cpu_seconds": round(seconds, 1),
+        **{key: machine[key] for key in ("cpu", "threads", "minires_version", "date")},
+    }
+    folder = results / f"{name}-seed{config.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        shutil.copyfile(run / file, folder / file)
+    lines = [json.loads(text) for text in store.MEASURED.read_text().splitlines()]
+    lines = [one for one in lines if (one["recipe"], one["seed"]) != (name, config.seed)] + [line]
+    lines.sort(key=lambda one: (one["recipe"], one["seed"]))
+    replace_text(store.MEASURED, "".join(json.dumps(one) + "\n" for one in lines))
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, record, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", metavar="NAME", help="of the recipe")
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="run folder")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    given = parser.parse_args(arguments)
+    train(given.name, given.run, data=given.data, seed=given.seed, threads=given.threads)
+    print(json.dumps(record(given.name, given.run)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Runs beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..commands import Run
+from .conftest import MakeTrainer
+
+__all__: list[str] = []
+
+
+def test_runs_are_compared(trainer: MakeTrainer, tmp_path: Path, run: Run):
+    done = trainer(out="done").run()
+    trainer(out="going", lr=0.2, threads=1).run(stop_after_epoch=1)
+    trainer(out="begun")
+    folders = [tmp_path / name for name in ("done", "going", "begun")]
+    code, out, _ = run("compare", *folders, "--json", "--plot", tmp_path / "all.png")
+    assert code == 0
+    rows = json.loads(out)["runs"]
+    assert [(row["epochs"], row["of"]) for row in rows] == [(3, 3), (1, 3), (0, 3)]
+    assert [row["options"] for row in rows] == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.1}]
+    assert rows[0]["test_accuracy"] == done["test_accuracy"]
+    assert rows[0]["cpu_seconds"] > 0
+    assert rows[1]["test_accuracy"] is rows[2]["val_accuracy"] is None
+    assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = run("compare", *folders)
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    assert f"{100 * done['test_accuracy']:.2f}" in out
+    assert "lr 0.2" in out
+
+
+def test_a_folder_without_a_run(fails, tmp_path: Path):
+    assert "not a run folder" in fails(1, "compare", tmp_path)
