@@ -41,7 +41,7 @@ def test_a_run_is_trained_and_recorded(tmp_path: Path, monkeypatch):
     assert line["seed"] == 3
     assert line["test_accuracy"] == summary["test_accuracy"]
     assert line["test_accuracy_views"] == summary["test_accuracy_views"]
-    assert line["cpu_seconds"] == pytest.approx(summary["cpu_seconds"], abs=0.1) > 0
+    assert 0 < line["cpu_seconds"] == pytest.approx(summary["cpu_seconds"], abs=0.1)
     kept = {path.name for path in (tmp_path / "results" / "tiny-seed3").iterdir()}
     assert kept == {"config.json", "metrics.jsonl", "timing.jsonl", "curves.png"}
     assert load_recipe("tiny").summary()["test_accuracy"]["mean"] == summary["test_accuracy"]

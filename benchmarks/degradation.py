@@ -1,0 +1,91 @@
+"""Deeper plain networks train worse, residual ones do not: plain-20/56 against ResNet-20/56.
+
+    python -m benchmarks.degradation --data DIR [--runs DIR] [--epochs 20] [--json]
+
+All four networks learn CIFAR-10 by one recipe, and their training and validation errors are drawn
+into one picture, benchmarks/results/degradation/curves.png. Ends with status 1 unless plain-56 ends
+with a larger training error than plain-20 and ResNet-56 with a smaller one than ResNet-20. A run
+that was stopped goes on when started again, one that has finished is left as it is.
+
+Source: He et al., "Deep residual learning for image recognition", CVPR 2016, figure 6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minires.train import TrainConfig, Trainer, compare_runs, load_recipe
+from minires.train.plots import draw_comparison
+
+from .machine import describe
+
+__all__ = ["NETWORKS", "holds", "main", "train"]
+
+NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
+RESULTS = Path(__file__).parent / "results" / "degradation"
+FILES = ("config.json", "metrics.jsonl", "timing.jsonl")
+
+
+def train(model: str, folder: Path, base: TrainConfig, **options: Any) -> None:
+    """Begin the run of a network, or go on with it."""
+    if (folder / "config.json").exists():
+        Trainer.resume(folder, **options).run()
+    else:
+        Trainer(dataclasses.replace(base, model=model, **options), folder).run()
+
+
+def holds(errors: dict[str, float]) -> bool:
+    """Whether training errors by network show the degradation, and that shortcuts remove it."""
+    plain = errors["plain56"] > errors["plain20"]
+    return plain and errors["resnet56"] < errors["resnet20"]
+
+
+def study(base: TrainConfig, runs: Path, results: Path, **options: Any) -> dict[str, Any]:
+    """Train what is not trained yet, draw, keep the metrics; returns the errors in training."""
+    for model in NETWORKS:
+        train(model, runs / model, base, **options)
+        for file in FILES:
+            (results / model).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(runs / model / file, results / model / file)
+    found = compare_runs([runs / model for model in NETWORKS])
+    by_name = dict(zip(NETWORKS, found, strict=True))
+    records = {model: row["records"] for model, row in by_name.items()}
+    draw_comparison(results / "curves.png", records)
+    errors = {model: 1 - row["train_accuracy"] for model, row in by_name.items()}
+    tested = {model: 1 - row["test_accuracy"] for model, row in by_name.items()}
+    epochs = {"epochs": base.epochs, "holds": holds(errors)}
+    result = {"train_error": errors, "test_error": tested, **epochs, **describe()}
+    (results / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train, draw, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--runs", type=Path, default=Path("runs/degradation"), metavar="DIR")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
+    given = parser.parse_args(arguments)
+    # the recipe's rate is too high for the deepest plain network
+    base = dataclasses.replace(load_recipe("resnet20-fast").config, epochs=given.epochs, lr=0.1)
+    result = study(base, given.runs, RESULTS, data=given.data, threads=given.threads)
+    if given.json:
+        print(json.dumps(result))
+        return int(not result["holds"])
+    for model in NETWORKS:
+        errors = result["train_error"][model], result["test_error"][model]
+        print("{:9} training error {:.2%}, test error {:.2%}".format(model, *errors))
+    return int(not result["holds"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
