@@ -166,6 +166,7 @@ class TrainConfig:
         choices=PRECISIONS,
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
+    tensorboard: bool = _option(False, "write event files into the run folder too")
     save_every: float = _option(
         300.0, "seconds between checkpoints inside an epoch; every epoch ends with one", above=0
     )

@@ -15,6 +15,7 @@ from typing import Any
 from .. import weights
 from ..errors import DataError
 from .checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from .events import EVENTS, Events
 from .folder import Card, RunFolder
 from .lookahead import Lookahead
 from .metrics import Position, append_line, replace_text, write_lines
@@ -45,10 +46,12 @@ class Keeper:
         lookahead: Lookahead | None = None,
         save_every: float = 300.0,
     ) -> None:
-        self.save_every = save_every
+        self.save_every, self.events = save_every, None
         self.folder, self.step, self.card, self.lookahead = folder, step, card, lookahead
         self.images, self.watch = images, watch
         self.begin()
+
+    events: Events | None
 
     def begin(self) -> None:
         """Start the clocks of `checkpoint_now_and_then` and `draw`."""
@@ -110,6 +113,19 @@ class Keeper:
         """Add an epoch to metrics.jsonl and timing.jsonl."""
         append_line(self.folder.metrics, record)
         append_line(self.folder.timing, timing)
+        if self.events is not None:
+            self.events.add(record)
+            self.events.add(timing)
+
+    def open_events(self, at: Position) -> None:
+        """Begin TensorBoard's event files, with the epochs that there are."""
+        self.events = Events(self.folder.path / EVENTS, at.records + at.timings)
+
+    def close_events(self) -> None:
+        """Close them, if they are open."""
+        if self.events is not None:
+            self.events.close()
+            self.events = None
 
     def add_skipped(self, skipped: dict[str, str]) -> None:
         """Keep the list of pictures that could not be read, with those of before a resumption."""

@@ -34,6 +34,7 @@ METRICS = (
     "test_loss",
     "test_accuracy",
     "learning_rate",
+    "grad_norm",
     "test_accuracy_views",
 )
 
@@ -88,6 +89,7 @@ class Position:
     step: int = 0
     rate: float = 0.0  # of the newest step
     tally: Tally = field(default_factory=Tally)  # of this epoch's training batches
+    norms: float = 0.0  # the sum of their gradients' norms
     seconds: float = 0.0  # spent on them
     cpu_seconds: float = 0.0  # of all cores since the last epoch's end, measuring included
     best: list[float] | None = None  # the score of the best epoch: larger is better
@@ -143,10 +145,13 @@ def epoch_record(
     val: Tally | None = None,
     test: Tally | None = None,
     views: Tally | None = None,
+    grad_norm: float | None = None,
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl; `views` are the test images, several views each."""
+    """One line of metrics.jsonl; `views` are the test images, several views each, and `grad_norm`
+    is the mean over the steps of the epoch, before clipping.
+    """
     record: dict[str, Any] = dict.fromkeys(METRICS)
-    record.update(epoch=epoch, step=step, learning_rate=learning_rate)
+    record.update(epoch=epoch, step=step, learning_rate=learning_rate, grad_norm=grad_norm)
     for name, tally in (("train", train), ("val", val), ("test", test)):
         if tally is not None:
             record[f"{name}_loss"], record[f"{name}_accuracy"] = tally.loss, tally.accuracy

@@ -38,7 +38,16 @@ __all__ = ["Trainer", "train"]
 
 WHITEN_BY = 5000  # training images
 # these may change on resuming
-MOVABLE = ("data", "download", "device", "threads", "save_every", "workers", "cache_gb")
+MOVABLE = (
+    "data",
+    "download",
+    "device",
+    "threads",
+    "save_every",
+    "tensorboard",
+    "workers",
+    "cache_gb",
+)
 
 
 class Trainer:
@@ -80,8 +89,7 @@ class Trainer:
         watch: Watch | None = None,
         **changes: Any,
     ) -> Trainer:
-        """Go on with the run in `out`. Only data, download, device, threads, save_every, workers
-        and cache_gb may differ from its config.json.
+        """Go on with the run in `out`. Only `MOVABLE` options may differ from its config.json.
 
         Raises ConfigError for another change, DataError when there is nothing whole to go on from.
         """
@@ -152,6 +160,8 @@ class Trainer:
         the folder.
         """
         self.keeper.begin()
+        if self.config.tensorboard:
+            self.keeper.open_events(self.position)
         what = self.config, self.model, self.sets, self.device
         self.watch.say(f"{introduction(*what)}; {self.folder.path}")
         self._tell_news()
@@ -165,6 +175,7 @@ class Trainer:
             raise DataError(f"cannot save the run: {error}; {kept}") from error
         finally:
             self.sets.close()
+            self.keeper.close_events()
         for line in skipped_lines(self.sets.skipped, self.folder.skipped):
             self.watch.say(line)
         return self.summary()
@@ -212,6 +223,7 @@ class Trainer:
             raise NonFiniteError(text, error.op, at.step + 1) from None
         at.batch, at.step, at.rate = at.batch + 1, at.step + 1, result.rate
         at.tally.add(result.loss, result.correct, len(target))
+        at.norms += result.norm
         if self.lookahead is not None:
             self.lookahead.after_step(at.step)
 
@@ -231,12 +243,13 @@ class Trainer:
                 test = self._measure("test", self.sets.test, stop)
                 if self.config.test_views != "none":
                     seen = self._measure("test", self.sets.test, stop, self.config.test_views)
-        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test, seen)
+        norm = at.norms / at.batch
+        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test, seen, norm)
         self._count_cpu()
         timing = at.timing() | decoding
 
         at.epoch, at.batch, at.tally, at.finished = epoch, 0, Tally(), last
-        at.seconds = at.cpu_seconds = 0.0
+        at.norms = at.seconds = at.cpu_seconds = 0.0
         at.best, at.best_epoch = (score if better else at.best), best_epoch
         at.records.append(record)
         at.timings.append(timing)
@@ -248,7 +261,7 @@ class Trainer:
         self.keeper.add_lines(record, timing)
         self._tell_news()
         self.keeper.add_skipped(self.sets.skipped)
-        self.watch.say(describe(record, self.epochs, timing["img_per_s"]))
+        self.watch.say(describe(record, self.epochs, timing["img_per_s"], timing["seconds"]))
         self.keeper.draw(at)
 
     def _count_cpu(self) -> None:

@@ -132,8 +132,10 @@ def skipped_lines(skipped: Mapping[str, str], where: Path) -> Iterator[str]:
         yield f"  {path}: {skipped[path]}"
 
 
-def describe(record: dict[str, Any], epochs: int, img_per_s: float) -> str:
-    """The line an epoch.
+def describe(
+    record: dict[str, Any], epochs: int, img_per_s: float, seconds: float | None = None
+) -> str:
+    """The line an epoch; `seconds`, how long it took, tells the time left.
 
     >>> record = {
     ...     "epoch": 3,
@@ -141,15 +143,28 @@ def describe(record: dict[str, Any], epochs: int, img_per_s: float) -> str:
     ...     "train_accuracy": 0.81,
     ...     "val_loss": 0.6,
     ...     "val_accuracy": 0.78,
+    ...     "grad_norm": 1.234,
     ... }
     >>> record |= {"test_loss": None, "test_accuracy": None, "learning_rate": 0.1}
-    >>> describe(record, 10, 251.4)
-    'epoch 3/10  train 0.510 81.0 %  val 0.600 78.0 %  lr 0.1  251 img/s'
+    >>> describe(record, 10, 251.4, 60.0)
+    'epoch 3/10  train 0.510 81.0 %  val 0.600 78.0 %  lr 0.1  grad 1.23  251 img/s  7 min left'
     """
     parts = [f"epoch {record['epoch']}/{epochs}"]
     for split in ("train", "val", "test"):
         loss, accuracy = record[f"{split}_loss"], record[f"{split}_accuracy"]
         if loss is not None:
             parts.append(f"{split} {loss:.3f} {100 * accuracy:.1f} %")
-    parts += [f"lr {record['learning_rate']:.3g}", f"{img_per_s:.0f} img/s"]
+    parts += [f"lr {record['learning_rate']:.3g}", f"grad {record['grad_norm']:.3g}"]
+    parts.append(f"{img_per_s:.0f} img/s")
+    left = 0.0 if seconds is None else seconds * (epochs - record["epoch"])
+    if left:
+        parts.append(f"{_duration(left)} left")
     return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes, or hours and minutes."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

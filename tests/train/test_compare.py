@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from minires.train import Trainer
 
 from ..commands import Run
-from .conftest import MakeTrainer
+from .conftest import MakeTrainer, quiet
 
 __all__: list[str] = []
 
@@ -30,6 +36,38 @@ def test_runs_are_compared(trainer: MakeTrainer, tmp_path: Path, run: Run):
     assert len(out.splitlines()) == 4
     assert f"{100 * done['test_accuracy']:.2f}" in out
     assert "lr 0.2" in out
+
+
+def test_event_files(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            written.append(Path(folder).name)
+
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            written.append((tag, step))
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None:
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", SimpleNamespace(SummaryWriter=Writer))
+    made = trainer(tensorboard=True)
+    made.run(stop_after_epoch=1)
+    assert (written[0], written[-1]) == ("tensorboard", "closed")
+    assert {("train/loss", 1), ("val/accuracy", 1), ("run/grad_norm", 1)} <= set(written)
+    assert ("run/img_per_s", 1) in written
+    written.clear()
+    Trainer.resume(tmp_path / "run", sets=made.sets, watch=quiet()).run()
+    assert {("train/loss", 1), ("train/loss", 3), ("test/accuracy", 3)} <= set(written)
+
+
+def test_event_files_without_the_package(trainer: MakeTrainer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"needs the package tensorboardX: pip install"):
+        trainer(tensorboard=True).run()
 
 
 def test_a_folder_without_a_run(fails, tmp_path: Path):
