@@ -28,7 +28,7 @@ from .columns import WIDTH, Windows
 from .direct_loops import BLOCK, CHANNELS, ROWS
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
-from .memory import empty, threads, workspace, zeros
+from .memory import address, empty, threads, workspace, zeros
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
@@ -41,10 +41,6 @@ LARGE = 1 << 18  # numbers
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
-
-
-def _at(a: np.ndarray) -> int:
-    return a.ctypes.data
 
 
 def _windows(
@@ -138,11 +134,11 @@ def _convolve(
     u = None if packed is None else packed.get(form)
     if u is None:
         u, w = empty((s.groups * depth * k,), x.dtype), _bundle(w, groups, s.groups)
-        loops.pack_weights(_at(w), _at(u), s.groups, depth, s.k, transposed, workers)
+        loops.pack_weights(address(w), address(u), s.groups, depth, s.k, transposed, workers)
         if pairs:
-            loops.pair_weights(_at(u), s.groups, depth, s.k, workers)
+            loops.pair_weights(address(u), s.groups, depth, s.k, workers)
     with workspace((workers, size), x.dtype) as scratch:
-        places = _at(x), _at(u), _at(y), finish, _at(scratch), 4 * size
+        places = address(x), address(u), address(y), finish, address(scratch), 4 * size
         loops.convolve(s, _is_pointwise(s), pairs, *places, workers, PIXELS)
     if packed is not None:
         packed[form] = u
@@ -173,11 +169,19 @@ def convolve_input_gradient(
         workspace((s.groups * s.k * padded,), g.dtype) as u,
         workspace((workers, numbers), g.dtype) as scratch,
     ):
-        loops.pack_weights(_at(w), _at(u), s.groups, s.k, depth, True, threads())
+        loops.pack_weights(address(w), address(u), s.groups, s.k, depth, True, threads())
         if pairs:
-            loops.pair_weights(_at(u), s.groups, s.k, depth, threads())
+            loops.pair_weights(address(u), s.groups, s.k, depth, threads())
         loops.convolve_input_gradient(
-            s, pairs, _at(g), _at(u), _at(dx), _at(scratch), 4 * numbers, workers, PIXELS
+            s,
+            pairs,
+            address(g),
+            address(u),
+            address(dx),
+            address(scratch),
+            4 * numbers,
+            workers,
+            PIXELS,
         )
     return dx
 
@@ -211,10 +215,10 @@ def convolve_weight_gradient(
         workspace((parts, numbers), x.dtype) as sums,
         workspace((parts * divisions, size), x.dtype) as scratch,
     ):
-        places = _at(x), _at(g), _at(sums), _at(scratch), 4 * size
+        places = address(x), address(g), address(sums), address(scratch), 4 * size
         pairs = uses_bf16(x.dtype)
         loops.sum_weight_gradient(s, direct, pairs, *places, parts, divisions, pixels)
-        loops.finish_weight_gradient(s, _at(sums), _at(bundled), parts, threads())
+        loops.finish_weight_gradient(s, address(sums), address(bundled), parts, threads())
     if groups == 1:
         return bundled[0]
     dw = empty(shape, x.dtype)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .dispatch import array_module
 from .isa import ISA
+from .memory import address
 from .simd import INT64, Lanes, vector_function
 
 __all__ = ["NOTHING", "Finish", "finish_array", "finish_numbers", "finish_vector", "prepare_finish"]
@@ -48,8 +49,8 @@ def prepare_finish(k: int, b: Any, residual: Any, relu: bool) -> tuple[Finish, t
         return NOTHING, ()
     bias = np.zeros(k, np.float32) if b is None else np.ascontiguousarray(b)
     kept = bias if residual is None else np.ascontiguousarray(residual)
-    address = 0 if residual is None else kept.ctypes.data
-    return Finish(bias.ctypes.data, address, relu), (bias, kept)
+    added = 0 if residual is None else address(kept)
+    return Finish(address(bias), added, relu), (bias, kept)
 
 
 def finish_vector(

@@ -33,10 +33,11 @@ ALIGNMENT = 64  # bytes: a cache line, and one AVX-512 register
 MOST_THREADS = 512  # more are a slip of the keyboard
 
 # A thread that waits in a busy loop (OpenMP's default) steals the core from other work; one that
-# sleeps at once wakes up late. So: spin for some 0.1 ms. Read when Numba starts its threads.
+# sleeps wakes up late, and between two kernels the Python code takes up to 0.3 ms. So: spin for
+# some 1 ms. Read when Numba starts its threads.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
 # starting a parallel loop costs 5, 7 and 39 microseconds; the first that there is serves
 if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
@@ -70,9 +71,11 @@ class _Lease:
 class Pool:
     """Hands out pieces of large areas of memory, and joins idle neighbours again.
 
-    A piece comes from the smallest idle one that is large enough, so memory that one layer used
-    serves the next, whatever its shapes. Areas are taken from the system in doubling sizes; the
-    system gives an area memory only where it is written.
+    What came back is handed out as it is to who asks for just its size, the last one first: a
+    training step asks for the same sizes again and again. Otherwise all idle neighbours are joined,
+    and a piece comes from the smallest that is large enough, so memory that one layer used serves
+    the next, whatever its shapes. Areas are taken from the system in doubling sizes; the system
+    gives an area memory only where it is written.
 
     >>> pool = Pool()
     >>> a = pool.empty((256, 256), np.float32)
@@ -88,9 +91,10 @@ class Pool:
         self.returned: deque[tuple[int, int]] = deque()
         self._lock = threading.Lock()
         self._areas: dict[int, np.ndarray] = {}  # by where their first piece begins
-        self._idle: list[tuple[int, int]] = []  # (size, start), sorted
-        self._sizes: dict[int, int] = {}  # of idle pieces, by their start
-        self._starts: dict[int, int] = {}  # of idle pieces, by their end
+        self._same: dict[int, list[int]] = {}  # starts of pieces that came back, by their size
+        self._idle: list[tuple[int, int]] = []  # (size, start) of joined pieces, sorted
+        self._sizes: dict[int, int] = {}  # of joined pieces, by their start
+        self._starts: dict[int, int] = {}  # of joined pieces, by their end
         self.poison = bool(os.environ.get("MINIRES_POISON"))
         self.total = 0  # bytes of all areas
         self.fresh = 0  # areas ever taken from the system
@@ -110,7 +114,13 @@ class Pool:
 
     def _take(self, size: int) -> int:
         with self._lock:
-            self._collect()
+            returned, same = self.returned, self._same
+            while returned:
+                start, came_back = returned.popleft()
+                same.setdefault(came_back, []).append(start)
+            if same.get(size):
+                return same[size].pop()
+            self._join()
             position = bisect_left(self._idle, (size, 0))
             if position == len(self._idle):
                 self._grow(size)
@@ -121,10 +131,14 @@ class Pool:
                 self._add(start + size, found - size)
             return start
 
-    def _collect(self) -> None:
-        """Take in what leases gave back."""
+    def _join(self) -> None:
+        """Join all that came back with its neighbours."""
         while self.returned:
             self._add(*self.returned.popleft())
+        for size, starts in self._same.items():
+            for start in starts:
+                self._add(start, size)
+        self._same.clear()
 
     def _add(self, start: int, size: int) -> None:
         """Note an idle piece, joined with those before and behind it."""
@@ -158,7 +172,7 @@ class Pool:
     def idle(self) -> int:
         """Bytes kept for reuse."""
         with self._lock:
-            self._collect()
+            self._join()
             return sum(size for size, _ in self._idle)
 
     @property
@@ -169,7 +183,7 @@ class Pool:
     def trim(self) -> None:
         """Return the areas of which nothing is in use to the system."""
         with self._lock:
-            self._collect()
+            self._join()
             for start, area in list(self._areas.items()):
                 size = area.size - PAGE
                 if self._sizes.get(start) == size:

@@ -23,7 +23,7 @@ from . import winograd_deep as deep
 from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
-from .memory import empty, threads, workspace
+from .memory import address, empty, threads, workspace
 from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
 from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
@@ -124,11 +124,11 @@ def _convolve(
     form = "winograd" if s.scheme == DENSE.number else "polyphase"
     u = None if packed is None else packed.get(form)
     with workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch:
-        if u is None:
-            u = empty((_planes(s, s.c * k),), x.dtype)
-            loops.transform_weights(s, _at(w), _at(u), rotated, _at(scratch), workers)
-        places = _at(x), _at(u), _at(y), finish, _at(scratch), scratch.strides[0]
-        loops.convolve(s, *places, workers, tiles)
+        known = u is not None
+        u = u if known else empty((_planes(s, s.c * k),), x.dtype)
+        windows = address(w), rotated, address(u), known
+        rest = address(y), finish, address(scratch), scratch.strides[0]
+        loops.convolve(s, address(x), *windows, *rest, workers, tiles)
     if packed is not None:
         packed[form] = u
     return y
@@ -144,9 +144,9 @@ def _convolve_deep(
         workspace((s.planes * plane,), x.dtype) as v,
         workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
     ):
-        tiles, rest = (_at(v), 4 * plane), (_at(scratch), scratch.strides[0], workers)
-        deep.transform_tiles(s, _at(x), 0, *tiles, 0, 0, *rest)
-        deep.convolve(s, *tiles, _at(w), rotated, _at(y), finish, *rest)
+        tiles, rest = (address(v), 4 * plane), (address(scratch), scratch.strides[0], workers)
+        deep.transform_tiles(s, address(x), 0, *tiles, 0, 0, *rest)
+        deep.convolve(s, *tiles, address(w), rotated, address(y), finish, *rest)
 
 
 def convolve_weight_gradient(
@@ -174,10 +174,9 @@ def convolve_weight_gradient(
         workspace((parts, _planes(s, c * k)), x.dtype) as du,
         workspace((parts * divisions, _round_up(size, 16)), x.dtype) as scratch,
     ):
-        loops.sum_weight_gradient(
-            s, _at(x), _at(g), _at(du), _at(scratch), scratch.strides[0], parts, divisions, tiles
-        )
-        loops.finish_weight_gradient(s, _at(du), _at(dw), parts, threads())
+        places = address(x), address(g), address(du), address(dw), address(scratch)
+        rest = parts, divisions, tiles, threads()
+        loops.weight_gradient(s, *places, scratch.strides[0], *rest)
     return dw
 
 
@@ -191,11 +190,7 @@ def _weight_gradient_deep(x: np.ndarray, g: np.ndarray, dw: np.ndarray, s: Shape
         workspace((s.planes * m_plane,), x.dtype) as m,
         workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
     ):
-        tiles = _at(v), 4 * v_plane, _at(m), 4 * m_plane
-        rest = _at(scratch), scratch.strides[0], workers
-        deep.transform_tiles(s, _at(x), _at(g), *tiles, *rest)
-        deep.weight_gradient(s, *tiles, _at(dw), *rest)
-
-
-def _at(a: Any) -> int:
-    return a.ctypes.data
+        tiles = address(v), 4 * v_plane, address(m), 4 * m_plane
+        rest = address(scratch), scratch.strides[0], workers
+        deep.transform_tiles(s, address(x), address(g), *tiles, *rest)
+        deep.weight_gradient(s, *tiles, address(dw), *rest)

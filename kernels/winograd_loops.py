@@ -34,8 +34,8 @@ from .winograd_tiles import (
 )
 
 __all__ = ["BLOCK", "GAP", "TILES", "block_width", "convolve", "convolve_block", "fence"]
-__all__ += ["finish_weight_gradient", "finish_window", "plane_bytes", "short_product"]
-__all__ += ["sum_weight_gradient", "transform_square", "transform_weights"]
+__all__ += ["finish_window", "plane_bytes", "short_product"]
+__all__ += ["transform_square", "weight_gradient"]
 
 BLOCK = ISA.block or 1  # output channels of one product
 TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
@@ -83,40 +83,6 @@ def convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, first, 
     )  # fmt: skip
 
 
-@numba.njit(cache=True, parallel=True)
-def convolve(s, x, u, y, finish, scratch, worker_bytes, workers, tiles):
-    """y (n, p, q, k) from images x and transformed weights u, and what `finish` adds; `tiles` a
-    chunk.
-
-    Each worker's scratch: tables, a row of zeros (c), a row nobody reads (k), m, v. Where m has all
-    output channels, its plane takes the place of the plane of v before it.
-    """
-    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    blocks = (k + BLOCK - 1) // BLOCK
-    plane = plane_bytes(tiles * max(row_length(s.c), min(BLOCK, k)))
-    u_plane = plane_bytes(s.c * k)
-    count = tile_count(s)
-    chunks = (count + tiles - 1) // tiles
-    for worker in numba.prange(workers):
-        table = scratch + worker * worker_bytes
-        zeros = table + 4 * TABLES
-        unread = zeros + 4 * c
-        m = unread + 4 * k
-        v = m + (plane if blocks == 1 else s.planes * plane)
-        for i in range(c):
-            write_float(zeros + 4 * i, 0)
-        for chunk in range(worker * chunks // workers, (worker + 1) * chunks // workers):
-            first = chunk * tiles
-            last = min(first + tiles, count)
-            transform_images(s, x, table, zeros, v, plane, first, last)
-            for block in range(blocks):
-                weights = u + 4 * block * BLOCK * s.c
-                convolve_block(
-                    s, v, weights, u_plane, m, plane, table, unread, y, finish, first, last, block
-                )
-        fence()
-
-
 @numba.njit(nogil=True)
 def _gather_rotated(w, c, k, first_in, first_out, to):
     """Rotated windows of WIDTH x WIDTH channels, inputs and outputs exchanged: to (9, in, out) from
@@ -150,7 +116,7 @@ def transform_square(s, w, u, plane, rotated, square, first_in, first_out):
 
 
 @numba.njit(cache=True, parallel=True)
-def transform_weights(s, w, u, rotated, scratch, workers):
+def _transform_weights(s, w, u, rotated, scratch, workers):
     """u = G g Gᵀ for windows w (9, c, k); with `rotated` for the input gradient's, w (9, k, c)
     turned by half and with inputs and outputs exchanged. Scratch of 9·WIDTH² numbers a worker.
     """
@@ -166,8 +132,71 @@ def transform_weights(s, w, u, rotated, scratch, workers):
 
 
 @numba.njit(cache=True, parallel=True)
-def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, tiles):
-    """du (parts, planes, blocks, c, BLOCK): sums over the tiles of a part, `tiles` at a time.
+def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, workers, tiles):
+    """y (n, p, q, k) from images x and windows w, and what `finish` adds; `tiles` a chunk. u is
+    where the transformed windows go, or where they are if `known`.
+
+    Each worker's scratch: tables, a row of zeros (c), a row nobody reads (k), m, v. Where m has all
+    output channels, its plane takes the place of the plane of v before it.
+    """
+    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
+    blocks = (k + BLOCK - 1) // BLOCK
+    plane = plane_bytes(tiles * max(row_length(s.c), min(BLOCK, k)))
+    u_plane = plane_bytes(s.c * k)
+    count = tile_count(s)
+    chunks = (count + tiles - 1) // tiles
+    if not known:
+        _transform_weights(s, w, u, rotated, scratch, workers)
+    for worker in numba.prange(workers):
+        table = scratch + worker * worker_bytes
+        zeros = table + 4 * TABLES
+        unread = zeros + 4 * c
+        m = unread + 4 * k
+        v = m + (plane if blocks == 1 else s.planes * plane)
+        for i in range(c):
+            write_float(zeros + 4 * i, 0)
+        for chunk in range(worker * chunks // workers, (worker + 1) * chunks // workers):
+            first = chunk * tiles
+            last = min(first + tiles, count)
+            transform_images(s, x, table, zeros, v, plane, first, last)
+            for block in range(blocks):
+                weights = u + 4 * block * BLOCK * s.c
+                convolve_block(
+                    s, v, weights, u_plane, m, plane, table, unread, y, finish, first, last, block
+                )
+        fence()
+
+
+@numba.njit(nogil=True)
+def finish_window(s, du, plane, dw, i, o):
+    """dw = Gᵀ du G for one input channel and WIDTH outputs; `du` is their place."""
+    to = dw + 4 * (i * s.k + o)
+    if o + WIDTH <= s.k:
+        _window(s.scheme, du, plane, to, 4 * s.c * s.k)
+    else:
+        _window_end(s.scheme, du, plane, to, 4 * s.c * s.k, s.k - o)
+
+
+@numba.njit(cache=True, parallel=True)
+def _add_parts(s, du, dw, parts, workers):
+    """dw (9, c, k) = Gᵀ (du of the first part + du of the second + …) G."""
+    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
+    plane = plane_bytes(c * k)
+    for worker in numba.prange(workers):
+        for i in range(worker * s.c // workers, (worker + 1) * s.c // workers):
+            for o in range(0, s.k, WIDTH):
+                block = o // BLOCK
+                width = block_width(block, s.k)
+                place = du + 4 * (block * BLOCK * c + i * width + o - block * BLOCK)
+                for more in range(s.planes, s.planes * parts):
+                    _add(place + more % s.planes * plane, place + more * plane)
+                finish_window(s, place, plane, dw, i, o)
+
+
+@numba.njit(cache=True, parallel=True)
+def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
+    """dw (9, c, k) from images x and output gradients g; du (parts, planes, blocks, c, BLOCK) gets
+    the sums over the tiles of a part, `tiles` at a time.
 
     Each of the parts x divisions workers has its tiles and its blocks of output channels. Its
     scratch: tables, a row of zeros (the larger of c and k), v, m.
@@ -201,29 +230,4 @@ def sum_weight_gradient(s, x, g, du, scratch, worker_bytes, parts, divisions, ti
                     to = du + (part * s.planes + plane) * u_plane + 4 * block * BLOCK * c
                     sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
                     short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
-
-
-@numba.njit(nogil=True)
-def finish_window(s, du, plane, dw, i, o):
-    """dw = Gᵀ du G for one input channel and WIDTH outputs; `du` is their place."""
-    to = dw + 4 * (i * s.k + o)
-    if o + WIDTH <= s.k:
-        _window(s.scheme, du, plane, to, 4 * s.c * s.k)
-    else:
-        _window_end(s.scheme, du, plane, to, 4 * s.c * s.k, s.k - o)
-
-
-@numba.njit(cache=True, parallel=True)
-def finish_weight_gradient(s, du, dw, parts, workers):
-    """dw (9, c, k) = Gᵀ (du of the first part + du of the second + …) G."""
-    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    plane = plane_bytes(c * k)
-    for worker in numba.prange(workers):
-        for i in range(worker * s.c // workers, (worker + 1) * s.c // workers):
-            for o in range(0, s.k, WIDTH):
-                block = o // BLOCK
-                width = block_width(block, s.k)
-                place = du + 4 * (block * BLOCK * c + i * width + o - block * BLOCK)
-                for more in range(s.planes, s.planes * parts):
-                    _add(place + more % s.planes * plane, place + more * plane)
-                finish_window(s, place, plane, dw, i, o)
+    _add_parts(s, du, dw, parts, workers)

@@ -29,7 +29,7 @@ ENVIRONMENT = """environment variables:
   XDG_CACHE_HOME           folder with minires/pictures, shrunken copies (else ~/.cache)
   MINIRES_TRACEBACK=1      show where an error arose, not only its line
   NUMBA_THREADING_LAYER    omp, tbb or workqueue (default: the first that there is)
-  OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 0.1 ms by default
+  OMP_WAIT_POLICY=active   keep idle threads spinning; they sleep after 1 ms by default
   OPENBLAS_NUM_THREADS=N   threads of the matrix products
 """
 QUICK_RUN = "train --limit 200 --epochs 1 --out runs/quick"
