@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import array_module, is_array
 from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, permuted_view
-from ..kernels.memory import empty
+from ..kernels.memory import empty, zeros
 from ..op import op
 
 __all__ = [
@@ -137,7 +137,7 @@ def getitem(x, *, index):
 
     def backward(g, _, take):
         dx = take(0)
-        dx = xp.zeros(x.shape, x.dtype) if dx is None else dx
+        dx = zeros(x.shape, x.dtype, like=x) if dx is None else dx
         if _is_basic(index):
             dx[index] += g
         else:
