@@ -24,6 +24,16 @@ def test_a_dropped_piece_is_used_again():
     assert pool.fresh == 1
 
 
+def test_the_last_piece_of_a_size_comes_first():
+    """Also with an idle piece of another size beside it, which it could have been joined with."""
+    pool = Pool()
+    kept = [pool.empty(BIG, np.float32), pool.empty((3, *BIG), np.float32)]
+    places = [address(a) for a in kept]
+    kept.clear()
+    assert address(pool.empty(BIG, np.float32)) == places[0]
+    assert address(pool.empty((3, *BIG), np.float32)) == places[1]
+
+
 def test_a_view_keeps_the_piece():
     pool = Pool()
     a = pool.empty(BIG, np.float32)
