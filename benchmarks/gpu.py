@@ -1,10 +1,11 @@
-"""A training step on GPUs, on paper: what the CUDA kernels move and compute, and the time that this
-takes at the least.
+"""The GPU of this machine, measured; or a training step on GPUs, on paper.
 
+    python -m benchmarks.gpu [--batch N]    # what `minires device-test --no-tests` finds, as JSON
     python -m benchmarks.gpu --model resnet18 --paper [--batch N] [--json]
 
-The model runs forward once on the CPU, and from the shapes that its kernels see follow the bytes
-that each launch on the GPU has to read and write, every array once, and its multiplications and
+On paper: what the CUDA kernels move and compute, and the time that this takes at the least. The
+model runs forward once on the CPU, and from the shapes that its kernels see follow the bytes that
+each launch on the GPU has to read and write, every array once, and its multiplications and
 additions. The floor of a launch is the longer of bytes / bandwidth and operations / peak, by what
 the makers publish; no GPU is needed and none is measured. `ideal` is a step whose products read the
 images themselves, as an implicit product would: how much of the floor the columns cost. SGD with
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ import numpy as np
 
 import minires as mr
 from minires import models
+from minires.gpu import device_test
 from minires.kernels.conv_cuda import WORKSPACE
 from minires.kernels.dispatch import observe
 
@@ -169,18 +172,32 @@ def paper(model: str, n: int) -> dict[str, Any]:
     }
 
 
+def _measured(batch: int, tiny: bool) -> int:
+    try:
+        found = device_test(batch, tests=False, tiny=tiny)
+    except RuntimeError as error:  # no GPU: it says what is missing
+        print(f"benchmarks.gpu: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(found, indent=1))
+    return 0 if found["passed"] else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", choices=MODELS, default="resnet18")
-    parser.add_argument("--paper", action="store_true", required=True)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--paper", action="store_true", help="no GPU is needed")
+    parser.add_argument("--batch", type=int, help="default: 128 on paper, else 64")
+    parser.add_argument("--json", action="store_true", help="also of what is on paper")
+    parser.add_argument("--tiny", action="store_true", help="only show that everything runs")
     options = parser.parse_args(arguments)
-    if options.batch < 1:
+    batch = options.batch or (128 if options.paper else 64)
+    if batch < 1 or options.batch == 0:
         parser.error(f"--batch is {options.batch} but must be at least 1")
-    found = paper(options.model, options.batch)
+    if not options.paper:
+        return _measured(batch, options.tiny)
+    found = paper(options.model, batch)
     if options.json:
         print(json.dumps(found, indent=1))
         return 0

@@ -21,7 +21,7 @@ def test_help(run: Run):
     assert code == 0
     assert "MINIRES_DATA" in out
     for module in COMMANDS:
-        command = module.__name__.rpartition(".")[2]
+        command = module.__name__.rpartition(".")[2].replace("_", "-")
         assert command in out
         code, text, err = run(command, "--help")
         assert (code, err) == (0, "")

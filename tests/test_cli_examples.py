@@ -15,6 +15,7 @@ from tests.gpu.everywhere import EVERYWHERE
 __all__: list[str] = []
 
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+NAMES.remove("device_test")  # needs a GPU; see tests/gpu/test_device_test.py
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")  # RUN, FILE, DIR: the reader's own
 LONG = ["minires train", "minires gradcheck"]  # minutes; other tests do the same with less
 

@@ -5,8 +5,32 @@ and `run(given)`, which does it, prints, and returns the exit code. Put a new on
 whose order is that of `minires --help`.
 """
 
-from . import compare, embed, evaluate, export, gradcheck, info, predict, recipes, train, weights
+from . import (
+    compare,
+    device_test,
+    embed,
+    evaluate,
+    export,
+    gradcheck,
+    info,
+    predict,
+    recipes,
+    train,
+    weights,
+)
 
 __all__ = ["COMMANDS"]
 
-COMMANDS = (train, recipes, compare, evaluate, predict, embed, export, weights, gradcheck, info)
+COMMANDS = (
+    train,
+    recipes,
+    compare,
+    evaluate,
+    predict,
+    embed,
+    export,
+    weights,
+    gradcheck,
+    info,
+    device_test,
+)
