@@ -30,7 +30,7 @@ from minires.train.checkpoint import NEWEST, PREVIOUS
 
 __all__ = ["Case", "damage", "difference", "main", "start"]
 
-OPTIONS = ("--model", "wide_resnet10_1", "--limit", "1500", "--batch-size", "32", "--epochs", "4")
+OPTIONS = ("--model", "wide_resnet10_1", "--limit", "500", "--batch-size", "32", "--epochs", "4")
 SAVE_EVERY = 0.1  # seconds
 SMALL = 20_000  # bytes: less than a checkpoint
 
@@ -100,7 +100,7 @@ class Case:
         while found["kills"] < count:
             process, begun = start(folder, *self.options), time.perf_counter()
             try:
-                process.communicate(timeout=self.rng.uniform(0.3, 1.0) * self.seconds)
+                process.communicate(timeout=self.rng.uniform(0.2, 1.0) * self.seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
