@@ -166,6 +166,9 @@ class TrainConfig:
         choices=PRECISIONS,
     )
     threads: int | None = _option(None, "CPU threads (all by default)", least=1)
+    dead_relus: bool = _option(
+        False, "after every epoch measure the share of ReLU channels that are 0 for all images"
+    )
     tensorboard: bool = _option(False, "write event files into the run folder too")
     save_every: float = _option(
         300.0, "seconds between checkpoints inside an epoch; every epoch ends with one", above=0

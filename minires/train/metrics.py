@@ -35,6 +35,7 @@ METRICS = (
     "test_accuracy",
     "learning_rate",
     "grad_norm",
+    "dead_relus",
     "test_accuracy_views",
 )
 

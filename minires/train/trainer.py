@@ -16,6 +16,7 @@ from typing import Any
 from ..backend import to_device
 from ..errors import DataError, NonFiniteError, PictureError
 from .config import ConfigError, TrainConfig, flag
+from .dead import dead_relus
 from .evaluate import evaluate
 from .finetune import Freezing, load_init, with_network_of_init
 from .folder import RunFolder
@@ -37,6 +38,7 @@ from .watch import (
 __all__ = ["Trainer", "train"]
 
 WHITEN_BY = 5000  # training images
+DEAD_BY = 500  # images, of the validation if there is one
 # these may change on resuming
 MOVABLE = (
     "data",
@@ -245,6 +247,9 @@ class Trainer:
                     seen = self._measure("test", self.sets.test, stop, self.config.test_views)
         norm = at.norms / at.batch
         record = epoch_record(epoch, at.step, at.rate, at.tally, val, test, seen, norm)
+        if self.config.dead_relus:
+            some = self.sets.eval_loader((self.sets.val or self.sets.train)[:DEAD_BY])
+            record["dead_relus"] = dead_relus(self.model, some, self.device)
         self._count_cpu()
         timing = at.timing() | decoding
 

@@ -155,6 +155,8 @@ def describe(
         if loss is not None:
             parts.append(f"{split} {loss:.3f} {100 * accuracy:.1f} %")
     parts += [f"lr {record['learning_rate']:.3g}", f"grad {record['grad_norm']:.3g}"]
+    if record.get("dead_relus") is not None:
+        parts.append(f"dead {100 * record['dead_relus']:.1f} %")
     parts.append(f"{img_per_s:.0f} img/s")
     left = 0.0 if seconds is None else seconds * (epochs - record["epoch"])
     if left:

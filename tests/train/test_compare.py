@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from minires.train import Trainer
+from minires.train.metrics import read_lines
 
 from ..commands import Run
 from .conftest import MakeTrainer, quiet
@@ -62,6 +63,20 @@ def test_event_files(trainer: MakeTrainer, tmp_path: Path, monkeypatch):
     written.clear()
     Trainer.resume(tmp_path / "run", sets=made.sets, watch=quiet()).run()
     assert {("train/loss", 1), ("train/loss", 3), ("test/accuracy", 3)} <= set(written)
+
+
+def test_dead_channels_are_counted(trainer: MakeTrainer, tmp_path: Path):
+    made = trainer(dead_relus=True)
+    made.model.bn1.bias.array[:3] = -1e3  # of 8 channels; no step brings them back
+    made.run()
+    lines = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [line["dead_relus"] for line in lines] == [3 / 8] * 3
+    plain = trainer(out="plain")
+    plain.model.bn1.bias.array[:3] = -1e3
+    plain.run()
+    after = read_lines(tmp_path / "plain" / "metrics.jsonl")
+    assert [line["dead_relus"] for line in after] == [None] * 3
+    assert [line["train_loss"] for line in after] == [line["train_loss"] for line in lines]
 
 
 def test_event_files_without_the_package(trainer: MakeTrainer, monkeypatch):
