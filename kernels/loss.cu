@@ -82,3 +82,26 @@ __global__ void __launch_bounds__(256) softmax_loss_gradient(
     dlogits[row * k + j] = slope * (total * exp(log_p[row * k + j]) - wanted);
   }
 }
+
+// hits (n,): 1 where the first of the largest logits of a row is its label's, else 0. As in NumPy
+// the first NaN is larger than all others.
+template <typename T>
+__global__ void __launch_bounds__(256) find_hits(
+    const T* __restrict__ logits, const long long* __restrict__ labels,
+    unsigned char* __restrict__ hits, int n, int k) {
+  long long row = (long long)blockIdx.x * blockDim.y + threadIdx.y;
+  if (row >= n) return;
+  const T* x = logits + row * k;
+  int first = threadIdx.x < k ? threadIdx.x : 0;
+  T best = x[first];
+  for (int j = threadIdx.x + 32; j < k; j += 32)
+    if (x[j] > best || (x[j] != x[j] && best == best)) best = x[j], first = j;
+  for (int distance = 16; distance > 0; distance /= 2) {
+    T other = __shfl_xor_sync(ALL, best, distance);
+    int place = __shfl_xor_sync(ALL, first, distance);
+    bool equal = other == best || (other != other && best != best);
+    bool larger = other > best || (other != other && best == best);
+    if (larger || (equal && place < first)) best = other, first = place;
+  }
+  if (threadIdx.x == 0) hits[row] = first == labels[row];
+}

@@ -17,7 +17,7 @@ from .dispatch import array_module, kernel
 from .launch import MOST_ROWS, Source, same_floats
 from .memory import empty
 
-__all__ = ["log_softmax", "smooth_target", "softmax_loss", "softmax_loss_gradient"]
+__all__ = ["log_softmax", "right_answers", "smooth_target", "softmax_loss", "softmax_loss_gradient"]
 
 SOURCE = Source("loss.cu")
 BLOCK = 32, 8  # lanes, and rows
@@ -126,3 +126,20 @@ def _softmax_loss_gradient_cuda(
         *(n, k, each, float(smoothing)),
     )
     return dlogits
+
+
+@kernel(Case((5, 3), labels(5, 3)), Case((9, 33), labels(9, 33)), Case((3, 1), labels(3, 1)))
+def right_answers(logits: Any, target: Any) -> Any:
+    """1 for each row of logits (n, k) whose first largest value is at its label (n,), else 0:
+    uint8 (n,).
+    """
+    return (logits.argmax(axis=1) == target).astype(np.uint8)
+
+
+@right_answers.cuda(serves=_serves)
+def _right_answers_cuda(logits: Any, target: Any) -> Any:
+    (n, k), hits = logits.shape, empty((len(logits),), np.uint8, like=logits)
+    labels, *_ = _arguments(target, None)
+    logits = array_module(logits).ascontiguousarray(logits)
+    SOURCE.launch("find_hits", (-(-n // BLOCK[1]),), BLOCK, logits, labels, hits, n, k)
+    return hits

@@ -72,11 +72,17 @@ __global__ void __launch_bounds__(256) sum_moments(
 
 // mean and var (c,) from the parts, and the table (2, c): scale and shift. A block for blockDim.x
 // channels, whose threads go through the parts. per_row: 1 / rows.
+//
+// Running statistics, where there are any, move towards the batch's by `momentum`, and `tracked`
+// counts the batch. With a negative momentum they are the average of all batches; then every block
+// reads how many there were, and the caller counts. unbiased: rows / (rows - 1).
 template <typename T>
 __global__ void __launch_bounds__(256) find_moments(
     const double* __restrict__ parts, const T* __restrict__ x, const T* __restrict__ gamma,
     const T* __restrict__ beta, double* __restrict__ mean, double* __restrict__ var,
-    double* __restrict__ table, int count, double per_row, int c, double eps) {
+    double* __restrict__ table, OPTIONAL T* __restrict__ running_mean,
+    OPTIONAL T* __restrict__ running_var, OPTIONAL long long* __restrict__ tracked, int count,
+    double per_row, int c, double eps, double momentum, double unbiased) {
   int channel = blockIdx.y * blockDim.x + threadIdx.x;
   bool mine = channel < c;
   double total = 0, squares = 0;
@@ -95,6 +101,12 @@ __global__ void __launch_bounds__(256) find_moments(
   var[channel] = v;
   table[channel] = scale;
   table[c + channel] = shift_of(scale, beta[channel], m);
+  if (!running_mean) return;
+  double move = momentum < 0 ? 1 / (double)(*tracked + 1) : momentum;
+  T stay = (T)(1 - move);
+  running_mean[channel] = (T)(stay * running_mean[channel] + move * m);
+  running_var[channel] = (T)(stay * running_var[channel] + move * unbiased * v);
+  if (momentum >= 0 && channel == 0) ++*tracked;
 }
 
 // y = x * scale + shift (+ residual), then max(., 0) with relu. Each thread keeps one channel's

@@ -28,7 +28,7 @@ from .cases import Case, permuted_view, positive
 from .dispatch import array_module, kernel
 from .memory import address, empty
 
-__all__ = ["line", "normalise", "normalise_batch", "normalise_gradient"]
+__all__ = ["line", "move_statistics", "normalise", "normalise_batch", "normalise_gradient"]
 
 WIDE = 256  # numbers that a joined row may have: few rows, and sums that stay in the cache
 STREAM = 1 << 22  # bytes from which on outputs are written past the cache
@@ -51,21 +51,62 @@ def normalise(x: Any, scale: Any, shift: Any, residual: Any = None, *, relu: boo
     return array_module(x).maximum(y, 0) if relu else y
 
 
+def move_statistics(
+    running_mean: Any,
+    running_var: Any,
+    tracked: Any,
+    mean: Any,
+    var: Any,
+    rows: int,
+    momentum: float | None,
+) -> None:
+    """Move running statistics (c,) towards a batch's mean and biased variance, of so many rows."""
+    tracked += 1
+    m = 1 / int(tracked) if momentum is None else momentum
+    running_mean[...] = (1 - m) * running_mean + m * mean
+    running_var[...] = (1 - m) * running_var + m * rows / (rows - 1) * var
+
+
+def _tracked(c: int) -> tuple[Any, ...]:
+    """Inputs of a case with running statistics after three batches."""
+    three = lambda rng, dtype: np.array(3)  # noqa: E731
+    three.__name__ = "three"
+    return (2, 3, 5, c), (c,), (c,), None, (c,), positive(c), three
+
+
 @kernel(
     Case((2, 4, 8, 3), (3,), (3,), None, eps=1e-5, relu=True),
     Case((2, 4, 4, 4), (4,), (4,), (2, 4, 4, 4), eps=1e-3, relu=True),
     Case((704, 2), (2,), (2,), None, eps=1e-5, relu=False),
     Case((8, 16), (16,), (16,), None, eps=1e-5, relu=True),
     Case(permuted_view(3, 4, 32), (32,), (32,), permuted_view(3, 4, 32), eps=1e-5, relu=False),
+    Case(*_tracked(40), eps=1e-5, relu=True, momentum=0.1),
+    Case(*_tracked(8), eps=1e-5, relu=False),
 )
 def normalise_batch(
-    x: Any, gamma: Any, beta: Any, residual: Any = None, *, eps: float, relu: bool
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    residual: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    tracked: Any = None,
+    *,
+    eps: float,
+    relu: bool,
+    momentum: float | None = None,
 ) -> tuple[Any, Any, Any]:
     """`normalise` by the batch's own statistics: the output, the mean and the biased variance over
     all axes but the last, these float64 (c,).
+
+    Running statistics (c,) are moved towards the mean and the unbiased variance by `momentum`, or
+    are the average of all batches without one; tracked, int64 (): how many there were, and then
+    one more.
     """
     rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
     mean, var = rows.mean(axis=0), rows.var(axis=0)
+    if running_mean is not None:
+        move_statistics(running_mean, running_var, tracked, mean, var, len(rows), momentum)
     return (
         normalise.reference(x, *line(gamma, beta, mean, var, eps), residual, relu=relu),
         mean,
@@ -169,7 +210,19 @@ def _normalise_cpu(x, scale, shift, residual=None, *, relu):
 
 
 @normalise_batch.cpu(serves=_vectors)
-def _normalise_batch_cpu(x, gamma, beta, residual=None, *, eps, relu):
+def _normalise_batch_cpu(
+    x,
+    gamma,
+    beta,
+    residual=None,
+    running_mean=None,
+    running_var=None,
+    tracked=None,
+    *,
+    eps,
+    relu,
+    momentum=None,
+):
     x, y, table = np.ascontiguousarray(x), empty(x.shape, x.dtype), _table(x, 3)
     table[loops.FLOOR] = 0 if relu else -np.inf
     residual = None if residual is None else np.ascontiguousarray(residual)
@@ -180,6 +233,9 @@ def _normalise_batch_cpu(x, gamma, beta, residual=None, *, eps, relu):
         *(address(x), x.size // width, gamma, beta, float(eps), parts, mean, var),
         *(table, added, address(y), _streams(x, y)),
     )
+    if running_mean is not None:
+        rows = x.size // x.shape[-1]
+        move_statistics(running_mean, running_var, tracked, mean, var, rows, momentum)
     return y, mean, var
 
 
@@ -204,5 +260,5 @@ def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_
 
 
 normalise.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise)
-normalise_batch.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise_batch)
+normalise_batch.cuda(serves=norm_cuda.serves_norm_batch)(norm_cuda.normalise_batch)
 normalise_gradient.cuda(serves=norm_cuda.serves_norm)(norm_cuda.normalise_gradient)

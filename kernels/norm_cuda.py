@@ -14,6 +14,7 @@ from .launch import Source, pixel_grid, same_floats
 from .memory import empty, workspace
 
 __all__ = ["normalise", "normalise_batch", "normalise_gradient", "serves_norm"]
+__all__ += ["serves_norm_batch"]
 
 SOURCE = Source("norm.cu")
 LEAST = 128  # rows that are summed as one part, at least
@@ -26,6 +27,11 @@ def serves_norm(x: Any, *others: Any, **_: Any) -> bool:
     """Whether these functions take a call: rows of float32 or float64, all alike."""
     alike = (o for o in others if o is not None and o.ndim == x.ndim and x.ndim > 1)
     return x.size > 0 and same_floats(x, *alike)
+
+
+def serves_norm_batch(x: Any, *others: Any, **_: Any) -> bool:
+    """The same, and running statistics are of that dtype."""
+    return serves_norm(x, *others) and all(r is None or r.dtype == x.dtype for r in others[3:5])
 
 
 def _parts(rows: int, c: int) -> tuple[int, int]:
@@ -64,24 +70,40 @@ def normalise(x: Any, scale: Any, shift: Any, residual: Any = None, *, relu: boo
 
 
 def normalise_batch(
-    x: Any, gamma: Any, beta: Any, residual: Any = None, *, eps: float, relu: bool
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    residual: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    tracked: Any = None,
+    *,
+    eps: float,
+    relu: bool,
+    momentum: float | None = None,
 ) -> tuple[Any, Any, Any]:
-    """The same by the batch's own mean and variance, which are returned too, float64 (c,)."""
+    """The same by the batch's own mean and variance, which are returned too, float64 (c,); running
+    statistics move in the launch between.
+    """
     x, gamma, beta, residual = _contiguous(x, gamma, beta, residual)
     rows, c, count, size, each, sums, between, writes, block = _grids(x)
     y, moments = empty(x.shape, x.dtype, like=x), empty((2, c), np.float64, like=x)
     mean, var = moments
+    move = -1.0 if momentum is None else float(momentum)
     with workspace((count + 1, 2, c), np.float64, like=x) as scratch:
         parts, table = scratch[:count], scratch[count]
         SOURCE.launch("sum_moments", sums, block, x, parts, rows, c, size)
         SOURCE.launch(
             *("find_moments", between, block, parts, x, gamma, beta, mean, var, table),
-            *(count, 1 / rows, c, float(eps)),
+            *(running_mean, running_var, tracked, count, 1 / rows, c, float(eps), move),
+            rows / max(1, rows - 1),
         )
         SOURCE.launch(
             *("normalise", writes, block, x, table[0], table[1], residual, y, rows, c, each),
             int(relu),
         )
+    if running_mean is not None and momentum is None:
+        tracked += 1  # here, as all blocks read it
     return y, mean, var
 
 

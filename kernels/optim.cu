@@ -1,21 +1,25 @@
 // Optimiser steps over a flat buffer of all parameters: one launch, each number read and written
 // once.
 //
-// A thread takes `each` numbers, a block's width apart, so that a warp reads 32 neighbours. What a
-// schedule changes from step to step may come from the GPU's memory (`lr_at`, `step_at`).
+// A thread takes `each` numbers, a block's width apart, so that a warp reads 32 neighbours. What
+// changes from step to step may come from the GPU's memory (`lr_at`, `step_at`), and so may what
+// clipping multiplies gradients by (`factor_at`; a negative factor means to leave everything).
 #include "common.cuh"
 
 template <typename T>
 __global__ void __launch_bounds__(256) sgd(
     T* __restrict__ w, const T* __restrict__ g, OPTIONAL T* __restrict__ m, long long n, int each,
     OPTIONAL const double* __restrict__ lr_at, double lr, T weight_decay, T momentum, T take,
-    int nesterov, int first) {
-  T rate = (T)current(lr_at, lr);
+    int nesterov, OPTIONAL const long long* __restrict__ step_at, long long step,
+    OPTIONAL const double* __restrict__ factor_at) {
+  T rate = (T)current(lr_at, lr), factor = (T)current(factor_at, 1.0);
+  if (factor < 0) return;
+  bool first = current(step_at, step) == 1;
   long long start = (long long)blockIdx.x * blockDim.x * each + threadIdx.x;
   for (int k = 0; k < each; ++k) {
     long long i = start + (long long)k * blockDim.x;
     if (i >= n) break;
-    T d = g[i] + weight_decay * w[i];
+    T d = factor * g[i] + weight_decay * w[i];
     if (m) {
       T kept = first ? d : momentum * m[i] + take * d;
       m[i] = kept;
@@ -40,8 +44,10 @@ __global__ void __launch_bounds__(256) adam(
     T* __restrict__ w, const T* __restrict__ g, T* __restrict__ m, T* __restrict__ v, long long n,
     int each, OPTIONAL const double* __restrict__ lr_at, double lr,
     OPTIONAL const long long* __restrict__ step_at, long long step, double beta1, double beta2,
-    T eps, double weight_decay, int decoupled) {
+    T eps, double weight_decay, int decoupled, OPTIONAL const double* __restrict__ factor_at) {
   __shared__ double rate_of_step, scale_of_step;
+  T factor = (T)current(factor_at, 1.0);
+  if (factor < 0) return;  // the whole grid
   lr = current(lr_at, lr);
   if (threadIdx.x == 0) {
     step = current(step_at, step);
@@ -57,11 +63,71 @@ __global__ void __launch_bounds__(256) adam(
   for (int k = 0; k < each; ++k) {
     long long i = start + (long long)k * blockDim.x;
     if (i >= n) break;
-    T d = g[i] + decay * w[i];
+    T d = factor * g[i] + decay * w[i];
     T mean = m[i] + take1 * (d - m[i]);
     T square = keep * v[i] + take2 * d * d;
     m[i] = mean;
     v[i] = square;
     w[i] = shrink * w[i] - rate * mean / (sqrt(square) / scale + eps);
   }
+}
+
+// The sum over a block of 256 threads, in all of them, in one order.
+__device__ double block_sum(double value) {
+  __shared__ double sums[256];
+  sums[threadIdx.x] = value;
+  for (int half = 128; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+  }
+  __syncthreads();
+  value = sums[0];
+  __syncthreads();  // the array may be used again
+  return value;
+}
+
+// parts (blocks,): the sum of squares of the `each` * 256 numbers of each block.
+template <typename T>
+__global__ void __launch_bounds__(256) sum_squares(
+    const T* __restrict__ g, double* __restrict__ parts, long long n, int each) {
+  long long start = (long long)blockIdx.x * blockDim.x * each + threadIdx.x;
+  double total = 0;
+  for (int k = 0; k < each; ++k) {
+    long long i = start + (long long)k * blockDim.x;
+    if (i >= n) break;
+    total += (double)g[i] * (double)g[i];
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) parts[blockIdx.x] = total;
+}
+
+// One block: is the step good, and what are gradients multiplied by? From the parts of the sum of
+// their squares, the batch's mean loss and hits (rows,), 1 for a right answer. state (8,): see
+// `judge_step` in optim.py.
+template <typename T>
+__global__ void __launch_bounds__(256) judge(
+    double* __restrict__ state, const double* __restrict__ parts, int count,
+    const T* __restrict__ loss, const unsigned char* __restrict__ hits, int rows,
+    double most) {
+  double total = 0, right = 0;
+  for (int i = threadIdx.x; i < count; i += 256) total += parts[i];
+  for (int i = threadIdx.x; i < rows; i += 256) right += hits[i];
+  total = block_sum(total);
+  right = block_sum(right);
+  if (threadIdx.x != 0) return;
+  double norm = sqrt(total), value = (double)*loss;
+  state[5] += 1;
+  state[3] = value;
+  state[4] = norm;
+  // not finite: the difference from itself is NaN
+  if (state[6] == 0 && !(norm - norm == 0 && value - value == 0)) state[6] = state[5];
+  if (state[6] != 0) {
+    state[0] = -1;
+    return;
+  }
+  double factor = most / (norm + 1e-6);
+  state[0] = factor < 1 ? factor : 1;
+  state[1] += value * rows;
+  state[2] += right;
+  state[7] += norm;
 }

@@ -6,8 +6,9 @@ arithmetic in the same order as the references, element by element, so they agre
 whatever the number of threads. Chunks are of fixed size for the same reason: the partial sums of
 `squared_norm` do not depend on who adds them up.
 
-On the GPU, the learning rate and Adam's step may also be arrays there, of one float64 and one
-int64: a recorded step that is replayed reads what they hold by then.
+On the GPU, the learning rate and the number of the step may also be arrays there, of one float64
+and one int64: a recorded step that is replayed reads what they hold by then. So may `factor`, a
+float64 by which gradients are multiplied; where it is negative, nothing changes.
 
 All buffers are one-dimensional, contiguous and of one dtype; w and the state are updated in place.
 """
@@ -21,12 +22,15 @@ import numpy as np
 
 from .cases import Case, positive
 from .dispatch import array_module, kernel
-from .launch import Source, flat_grid, from_memory
+from .launch import THREADS, Source, flat_grid, from_memory
+from .memory import empty
 
-__all__ = ["adam_step", "sgd_step", "squared_norm"]
+__all__ = ["adam_step", "judge_step", "piece_count", "sgd_step", "square_sums", "squared_norm"]
 
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
 EACH = 16  # elements a GPU thread
+EPS = 1e-6  # PyTorch's, of clipping
+SUMMED = 64  # … where it adds them up
 SOURCE = Source("optim.cu")
 
 SIZES = (1, 36, CHUNK - 1, 2 * CHUNK + 4)
@@ -50,8 +54,10 @@ def _adam_case(n: int, **changes: Any) -> Case:
     return Case((n,), (n,), (n,), positive(n), **params)
 
 
-def _flat(*arrays: Any, **_: Any) -> bool:
+def _flat(*arrays: Any, factor: Any = None, **_: Any) -> bool:
     """Whether the twins take these: contiguous vectors of one floating-point dtype."""
+    if factor is not None and isinstance(arrays[0], np.ndarray):
+        return False
     given = [a for a in arrays if a is not None]
     dtype = given[0].dtype
     return dtype in (np.float32, np.float64) and all(
@@ -75,7 +81,8 @@ def sgd_step(
     dampening: float,
     nesterov: bool,
     weight_decay: float,
-    first: bool,
+    first: Any,
+    factor: Any = None,
 ) -> tuple[Any, ...]:
     """Stochastic gradient descent, with the momentum buffer m. Returns the buffers written.
 
@@ -84,20 +91,26 @@ def sgd_step(
         d = d + momentum m if nesterov else m
         w = w - lr d
 
-    w, g, m (n,); m is None without momentum.
+    w, g, m (n,); m is None without momentum. first: a bool, or on the GPU an array with the number
+    of the step, from 1.
     Source: Sutskever et al., "On the importance of initialization and momentum", ICML 2013, in
     PyTorch's form.
     """
+    buffers = (w,) if m is None else (w, m)
+    if factor is not None:
+        if factor < 0:
+            return buffers
+        g = g * factor.astype(g.dtype)
     d = g + weight_decay * w
     if m is not None:
         m[...] = d if first else momentum * m + (1 - dampening) * d
         d = d + momentum * m if nesterov else m
     w -= lr * d
-    return (w,) if m is None else (w, m)
+    return buffers
 
 
 @sgd_step.cpu(serves=_flat)
-def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first):
+def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first, factor=None):
     number = w.dtype.type  # a Python float would make the arithmetic float64
     if m is None:
         _sgd(w, g, number(lr), number(weight_decay))
@@ -109,10 +122,11 @@ def _sgd_step_cpu(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, f
 
 
 @sgd_step.cuda(serves=_flat)
-def _sgd_step_cuda(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first):
+def _sgd_step_cuda(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, first, factor=None):
+    step = (None, 2 - first) if isinstance(first, bool | np.bool_) else (first, 0)
     SOURCE.launch(
         *("sgd", *flat_grid(w.size, EACH), w, g, m, w.size, EACH, *from_memory(lr)),
-        *(weight_decay, momentum, 1 - dampening, bool(nesterov), bool(first)),
+        *(weight_decay, momentum, 1 - dampening, bool(nesterov), *step, factor),
     )
     return (w,) if m is None else (w, m)
 
@@ -147,6 +161,7 @@ def adam_step(
     eps: float,
     weight_decay: float,
     decoupled: bool,
+    factor: Any = None,
 ) -> tuple[Any, ...]:
     """Adam, or AdamW when `decoupled`. `step` counts from 1; m and v start at zero. Returns (w, m,
     v).
@@ -159,6 +174,10 @@ def adam_step(
     Source: Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight
     decay regularization", ICLR 2019, algorithm 2.
     """
+    if factor is not None:
+        if factor < 0:
+            return w, m, v
+        g = g * factor.astype(g.dtype)
     if decoupled:
         w *= 1 - lr * weight_decay
     else:
@@ -176,7 +195,9 @@ def _corrections(step: int, lr: float, beta1: float, beta2: float) -> tuple[floa
 
 
 @adam_step.cpu(serves=_flat)
-def _adam_step_cpu(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+def _adam_step_cpu(
+    w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled, factor=None
+):
     rate, scale = _corrections(step, lr, beta1, beta2)
     shrink, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
     scalars = (rate, scale, beta2, 1 - beta1, 1 - beta2, eps, shrink, decay)
@@ -185,10 +206,12 @@ def _adam_step_cpu(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, dec
 
 
 @adam_step.cuda(serves=_flat)
-def _adam_step_cuda(w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+def _adam_step_cuda(
+    w, g, m, v, *, step, lr, beta1, beta2, eps, weight_decay, decoupled, factor=None
+):
     SOURCE.launch(
         *("adam", *flat_grid(w.size, EACH), w, g, m, v, w.size, EACH, *from_memory(lr)),
-        *(*from_memory(step), beta1, beta2, eps, weight_decay, bool(decoupled)),
+        *(*from_memory(step), beta1, beta2, eps, weight_decay, bool(decoupled), factor),
     )
     return w, m, v
 
@@ -230,3 +253,76 @@ def _squares(g, start, stop):
 def _partial_squares(g, partial):
     for chunk in numba.prange(partial.size):
         partial[chunk] = _squares(g, chunk * CHUNK, min((chunk + 1) * CHUNK, g.size))
+
+
+# What the GPU finds out about a training step, so that nobody has to wait for it
+
+
+@kernel(*(Case((n,)) for n in SIZES))
+def square_sums(g: Any, out: Any = None) -> Any:
+    """The sums of squares of the pieces of g (n,), in float64: (piece_count(n),)."""
+    xp, size = array_module(g), SUMMED * THREADS
+    squares = xp.zeros((piece_count(g.size), size))
+    squares.reshape(-1)[: g.size] = xp.square(g, dtype=np.float64)
+    return squares.sum(axis=1, out=out)
+
+
+def piece_count(n: int) -> int:
+    """How many sums `square_sums` makes of n numbers."""
+    return -(-n // (SUMMED * THREADS))
+
+
+@square_sums.cuda(serves=lambda g, out=None: _flat(g))
+def _square_sums_cuda(g, out=None):
+    grid, block = flat_grid(g.size, SUMMED)
+    parts = empty((piece_count(g.size),), np.float64, like=g) if out is None else out
+    SOURCE.launch("sum_squares", grid, block, g, parts, g.size, SUMMED)
+    return parts
+
+
+def _number(value: float, shape: tuple[int, ...] = (), dtype: Any = None) -> Any:
+    """A case input: that number everywhere."""
+    make = lambda rng, kind: np.full(shape, value, dtype or kind)  # noqa: E731
+    make.__name__ = f"{value}"
+    return make
+
+
+def _judge_case(before: float, parts: int, most: float) -> Case:
+    state, sums = _number(before, (8,), np.float64), _number(0.3, (parts,), np.float64)
+    return Case(state, sums, (), _number(1, (5,), np.uint8), most=most)
+
+
+@kernel(_judge_case(0, 3, 0.1), _judge_case(0, 300, 1e9), _judge_case(2, 3, 1.0))
+def judge_step(state: Any, parts: Any, loss: Any, hits: Any, *, most: float) -> Any:
+    """Write down what a training step measured: `state` (8,), float64, which is returned.
+
+        0  what gradients are to be multiplied by so that their norm is at most `most`; -1 once a
+           loss or a norm was NaN or infinite: then nothing is to change any more
+        1  the sum of the losses of all images so far         2  the right answers among them
+        3  the mean loss of this batch                        4  the norm of its gradients
+        5  the number of steps so far                         6  the first bad one of them, or 0
+        7  the sum of the norms of the good ones
+
+    parts: the sum of the gradients' squares, in parts; loss (): the mean of the batch; hits (n,)
+    uint8: 1 for a right answer.
+    """
+    value, norm = float(loss), float(parts.sum()) ** 0.5
+    state[3:5] = value, norm
+    state[5] += 1
+    if state[6] == 0 and not np.isfinite(value + norm):
+        state[6] = state[5]
+    if state[6] != 0:
+        state[0] = -1
+        return state
+    state[0] = min(1.0, most / (norm + EPS))
+    state[1] += value * hits.size
+    state[2] += hits.sum()
+    state[7] += norm
+    return state
+
+
+@judge_step.cuda()
+def _judge_step_cuda(state, parts, loss, hits, *, most):
+    grid, block = (1,), (THREADS,)
+    SOURCE.launch("judge", grid, block, state, parts, parts.size, loss, hits, hits.size, most)
+    return state

@@ -8,6 +8,10 @@ convolution are one call on the arrays as they are, and sums are written as floa
 
 from __future__ import annotations
 
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from .launch import THREADS, Source
 from .memory import empty
 from .precision import operand_kind
 
-__all__ = ["EACH", "multiply", "narrow", "widened"]
+__all__ = ["EACH", "multiply", "multiply_into_graph", "narrow", "widened"]
 
 SOURCE = Source("narrow.cu")
 EACH = 8  # numbers that a thread rounds
@@ -26,6 +30,7 @@ EACH = 8  # numbers that a thread rounds
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint16": 14}
 SUM32, SUM64, FAST_TF32 = 68, 70, 77
 ANY_ALGORITHM = -1
+WORKSPACE = 1 << 25  # bytes for cuBLAS in a graph: what NVIDIA advises for its largest GPUs
 
 
 def widened(x: np.ndarray) -> np.ndarray:
@@ -75,8 +80,12 @@ def multiply(a: Any, b: Any, out: Any, *, add: bool = False) -> None:
         if not add:
             out.fill(0)
         return
-    cublas: Any = array_module(out).cuda.cublas
-    handle = array_module(out).cuda.device.get_cublas_handle()
+    if _Direct.now is not None:
+        cublas: Any = _Direct.now
+        handle = _Direct.now.handle
+    else:
+        cublas = array_module(out).cuda.cublas
+        handle = array_module(out).cuda.device.get_cublas_handle()
     number = np.array([1, add], out.dtype)  # alpha and beta, which cuBLAS reads at the call
     one, keep = number.ctypes.data, number.ctypes.data + number.itemsize
     # cuBLAS counts by columns: the lines of out are its columns, and out.T = b.T @ a.T
@@ -98,3 +107,54 @@ def _matrix(x: Any) -> tuple[bool, int, int, int, int]:
     turned = columns > 1 and x.strides[2] != size
     apart = max(x.strides[2 if turned else 1] // size, lines if turned else columns)
     return turned, x.data.ptr, TYPES[x.dtype.name], apart, x.strides[0] // size
+
+
+class _Direct:
+    """cuBLAS without CuPy, which refuses every call of it while a stream is captured."""
+
+    now: _Direct | None = None
+
+    def __init__(self, cupy: Any, stream: int, room: Any) -> None:
+        version = cupy.cuda.cublas.getVersion(cupy.cuda.device.get_cublas_handle()) // 10000
+        nt = os.name == "nt"
+        self.library = ctypes.CDLL(f"cublas64_{version}.dll" if nt else f"libcublas.so.{version}")
+        handle = ctypes.c_void_p()
+        self._check(self.library.cublasCreate_v2(ctypes.byref(handle)))
+        self.handle = handle
+        self._check(self.library.cublasSetStream_v2(handle, ctypes.c_void_p(stream)))
+        place, size = ctypes.c_void_p(room.data.ptr), ctypes.c_size_t(room.nbytes)
+        self._check(self.library.cublasSetWorkspace_v2(handle, place, size))
+
+    def _check(self, status: int) -> None:
+        if status:
+            raise RuntimeError(f"cuBLAS returned status {status}")
+
+    def gemmEx(self, handle: Any, *args: Any) -> None:
+        """C = alpha A B + beta C."""
+        self._call("cublasGemmEx", "iiiiippiipiippiiii", handle, args)
+
+    def gemmStridedBatchedEx(self, handle: Any, *args: Any) -> None:
+        """The same for each of several matrices."""
+        self._call("cublasGemmStridedBatchedEx", "iiiiippiilpiilppiiliii", handle, args)
+
+    def _call(self, name: str, kinds: str, handle: Any, args: tuple[Any, ...]) -> None:
+        types = {"i": ctypes.c_int, "l": ctypes.c_longlong, "p": ctypes.c_void_p}
+        values = (types[kind](value) for kind, value in zip(kinds, args, strict=True))
+        self._check(getattr(self.library, name)(handle, *values))
+
+    def close(self) -> None:
+        """Give the handle back."""
+        self.library.cublasDestroy_v2(self.handle)
+
+
+@contextmanager
+def multiply_into_graph(room: Any, stream: Any) -> Iterator[None]:
+    """Inside, `multiply` works while `stream` is captured. room: WORKSPACE bytes on the GPU for
+    cuBLAS, which must live as long as the graph.
+    """
+    direct = _Direct.now = _Direct(array_module(room), stream.ptr, room)
+    try:
+        yield
+    finally:
+        _Direct.now = None
+        direct.close()

@@ -13,6 +13,7 @@ from . import data, errors, functional, models, nn, optim, weights
 from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from .backend import cuda_available, precision
 from .checking import gradcheck
+from .graph import graph
 from .kernels.memory import set_threads, threads
 from .random import manual_seed
 from .tensor import Tensor, tensor
@@ -28,6 +29,7 @@ __all__ = [
     "errors",
     "functional",
     "gradcheck",
+    "graph",
     "is_grad_enabled",
     "manual_seed",
     "models",

@@ -7,13 +7,18 @@ integers, which a checkpoint stores.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from .kernels.random import Key
 
-__all__ = ["get_state", "manual_seed", "next_key", "set_state"]
+__all__ = ["counted_on_gpu", "get_state", "manual_seed", "next_key", "set_state"]
 
 STREAM = 0  # of the global source; data loaders draw from streams of their own
 
 _state = {"seed": 0, "position": 0}
+_counters: Iterator[Any] | None = None
 
 
 def manual_seed(seed: int) -> None:
@@ -32,9 +37,22 @@ def manual_seed(seed: int) -> None:
 
 def next_key() -> Key:
     """A key that was not handed out since the last `manual_seed`."""
-    key = Key(_state["seed"], STREAM, _state["position"])
+    step = next(_counters) if _counters is not None else _state["position"]
     _state["position"] += 1
-    return key
+    return Key(_state["seed"], STREAM, step)
+
+
+@contextmanager
+def counted_on_gpu(counters: Any) -> Iterator[None]:
+    """Inside, keys have their steps in the GPU's memory: one after the other in `counters`, uint64
+    (n,). What is recorded there draws anew each time it is repeated after they have changed.
+    """
+    global _counters
+    _counters = iter([counters[i : i + 1] for i in range(len(counters))])
+    try:
+        yield
+    finally:
+        _counters = None
 
 
 def get_state() -> dict[str, int]:

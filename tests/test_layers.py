@@ -22,7 +22,7 @@ RANK = {module: rank for rank, module in enumerate(ORDER)}
 FILES = [p for folder in ("kernels", "minires") for p in sorted((ROOT / folder).rglob("*.py"))]
 
 # the array code may be called from here; everything else composes differentiable ops
-CALLERS = ("backend", "random", "functional", "optim", "data")
+CALLERS = ("backend", "random", "graph", "functional", "optim", "data")
 TOOLS = {
     *("kernels.isa", "kernels.cases", "kernels.dispatch", "kernels.memory", "kernels.random"),
     *("kernels.im2col", "kernels.plan"),

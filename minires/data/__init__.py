@@ -8,6 +8,7 @@ from .loader import Loader
 from .picture_loader import PictureAugment, PictureLoader
 from .picture_reader import PictureReader
 from .pictures import Pictures, picture_folder, picture_folders
+from .prefetch import prefetch
 from .registry import dataset_names, default_data_dir, load_dataset
 from .shapes import shapes
 from .transforms import CLASS_STATS, NORMALISATIONS, Augment, normalisation, normalise
@@ -36,6 +37,7 @@ __all__ = [
     "only_classes",
     "picture_folder",
     "picture_folders",
+    "prefetch",
     "shapes",
     "split_validation",
 ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backend import device_of
 from ..errors import DTypeError, ShapeError
 from ..kernels import conv as kernels
 from ..kernels.cases import Case, permuted_view
 from ..kernels.im2col import output_size
+from ..kernels.memory import empty
 from ..kernels.parallel import product
+from ..kernels.product import multiply
 from ..op import op
 from .elementwise import need_float
 
@@ -182,15 +185,26 @@ def linear(x, w, b=None):
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[0]:
         raise ShapeError(f"linear: x (…, in) and w (in, out) do not fit: x={x.shape}, w={w.shape}")
     check_vector("linear", "b", b, w.shape[1])
-    y = product(x, w)
+    y = _product(x, w)
     if b is not None:
         y += b
 
     def backward(g, needs):
         rows = g.reshape(-1, w.shape[1])
-        dx = product(g, w.T) if needs[0] else None
-        dw = product(x.reshape(-1, w.shape[0]).T, rows) if needs[1] else None
+        dx = _product(g, w.T) if needs[0] else None
+        dw = _product(x.reshape(-1, w.shape[0]).T, rows) if needs[1] else None
         db = rows.sum(axis=0) if needs[2:] == (True,) else None
         return (dx, dw, db)[: len(needs)]
 
     return y, backward
+
+
+def _product(a: Any, b: Any) -> Any:
+    """a @ b for a (…, m) and b (m, k)."""
+    if device_of(a) == "cpu":
+        return product(a, b)
+    y = empty((*a.shape[:-1], b.shape[1]), a.dtype, like=a)
+    rows = a if a.ndim == 2 else a.reshape(-1, a.shape[-1])
+    rows, b = (v if v.itemsize in v.strides and 0 not in v.strides else v.copy() for v in (rows, b))
+    multiply(rows[None], b[None], y.reshape(1, -1, b.shape[1]))
+    return y

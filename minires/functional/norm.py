@@ -9,11 +9,11 @@ import numpy as np
 from ..errors import ShapeError
 from ..kernels import conv as conv_kernels
 from ..kernels.cases import Case, permuted_view
-from ..kernels.norm import line, normalise, normalise_batch, normalise_gradient
+from ..kernels.norm import line, move_statistics, normalise, normalise_batch, normalise_gradient
 from ..op import op
 from .conv import check_conv, check_dtypes, check_residual, check_vector, conv_gradients
 
-__all__ = ["batch_norm", "conv_norm", "fold"]
+__all__ = ["batch_norm", "conv_norm", "fold", "move_statistics"]
 
 
 def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: bool) -> tuple:
@@ -41,11 +41,21 @@ def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: boo
 
 
 def _norm(
-    x: Any, gamma: Any, beta: Any, running: Any, residual: Any, eps: float, relu: bool
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running: Any,
+    residual: Any,
+    eps: float,
+    relu: bool,
+    moving: Any = None,
 ) -> tuple[Any, ...]:
     """The output, (mean, var) of the batch in training, and the gradients as a function of g."""
     if running is None:
-        y, mean, var = normalise_batch(x, gamma, beta, residual, eps=eps, relu=relu)
+        *kept, momentum = moving or (None,)
+        y, mean, var = normalise_batch(
+            x, gamma, beta, residual, *kept, eps=eps, relu=relu, momentum=momentum
+        )
     else:
         mean, var = running
         y = normalise(x, *line(gamma, beta, mean, var, eps), residual, relu=relu)
@@ -74,17 +84,18 @@ def _running(c: int) -> tuple[Any, Any]:
     Case(permuted_view(3, 4, 5, 2), (2,), (2,), training=True),
     Case((3, 2, 4, 3), (3,), (3,), training=False, running=_running(3)),
 )
-def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e-5):
+def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e-5, moving=None):
     """(x - mean) / sqrt(var + eps) · gamma + beta for each channel, the last axis of x (n, …, c).
 
     In training, mean and var are the batch's; the output's `aux` is (mean, biased var), float64,
     for whoever keeps running statistics. Else they are `running`, bare arrays (mean, var), which
-    are never written.
+    are never written. moving: running statistics that the kernel is to write itself, bare arrays
+    (mean, var, count) and the momentum.
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
     gamma, beta, running = _check("batch_norm", x, gamma, beta, running, training)
-    y, aux, gradients = _norm(x, gamma, beta, running, None, eps, relu=False)
+    y, aux, gradients = _norm(x, gamma, beta, running, None, eps, False, moving)
     return (y, aux), lambda g, needs: gradients(g)[: len(needs)]
 
 
@@ -129,19 +140,20 @@ def conv_norm(
     dilation=1,
     groups=1,
     eps=1e-5,
+    moving=None,
 ):
     """Convolution, BatchNorm, then + residual, then ReLU: the unit that residual networks are made
     of.
 
     x (n, h, w, c), w (r, s, c // groups, k), gamma and beta (k,), residual (n, p, q, k) -> (n, p,
-    q, k). One operation, so that kernels may fuse what belongs together. `aux` and `running` are
-    those of `batch_norm`.
+    q, k). One operation, so that kernels may fuse what belongs together. `aux`, `running` and
+    `moving` are those of `batch_norm`.
     """
     params = check_conv("conv_norm", x, w, stride, padding, dilation, groups)
     z = conv_kernels.conv2d(x, w, **params)
     gamma, beta, running = _check("conv_norm", z, gamma, beta, running, training)
     check_residual("conv_norm", x, residual, z.shape)
-    y, aux, gradients = _norm(z, gamma, beta, running, residual, eps, relu)
+    y, aux, gradients = _norm(z, gamma, beta, running, residual, eps, relu, moving)
 
     def backward(g, needs, take):
         dz, *rest = gradients(g)

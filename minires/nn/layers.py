@@ -12,8 +12,10 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import is_grad_enabled
+from ..backend import device_of
 from ..errors import ShapeError
 from ..functional.conv import pair
+from ..functional.norm import move_statistics
 from ..tensor import Tensor
 from . import init
 from .folded import folded, forget
@@ -132,11 +134,20 @@ class BatchNorm2d(Module):
     def statistics(self) -> dict[str, Any]:
         """The keyword arguments of `functional.batch_norm`."""
         kept = self.track_running_stats
+        moving = self._kept_on_gpu() if kept and self.training else None
         return {
             "running": (self.running_mean, self.running_var) if kept else None,
             "training": self.training or not kept,
             "eps": self.eps,
+            "moving": moving,
         }
+
+    def _kept_on_gpu(self) -> tuple[Any, ...] | None:
+        """The running statistics where they lie on a GPU: there the kernel that finds the batch's
+        moves them, for that takes no launch of its own.
+        """
+        kept = self.running_mean, self.running_var, self.num_batches_tracked
+        return None if device_of(self.running_mean) == "cpu" else (*kept, self.momentum)
 
     def forward(self, x: Any) -> Tensor:
         """(n, h, w, c) -> (n, h, w, c)."""
@@ -144,13 +155,10 @@ class BatchNorm2d(Module):
 
     def track(self, y: Tensor) -> Tensor:
         """Move the running statistics by those that came with the output `y`; return `y`."""
-        if self.training and self.track_running_stats:
+        if self.training and self.track_running_stats and self._kept_on_gpu() is None:
+            kept = self.running_mean, self.running_var, self.num_batches_tracked
             mean, var = y.aux
-            count = y.size // self.num_features
-            self.num_batches_tracked += 1
-            m = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean[...] = (1 - m) * self.running_mean + m * mean
-            self.running_var[...] = (1 - m) * self.running_var + m * count / (count - 1) * var
+            move_statistics(*kept, mean, var, y.size // self.num_features, self.momentum)
         return y
 
     def extra_repr(self) -> str:

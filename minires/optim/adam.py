@@ -51,8 +51,8 @@ class Adam(Optimizer):
                 f"{self.name}: betas is {betas} but must be two numbers of at least 0 and below 1"
             )
 
-    def _update(self, flat: Flat, part: slice, step: int) -> None:
-        options = {name: flat.group[name] for name in ("lr", "eps", "weight_decay")}
+    def _update(self, flat: Flat, part: slice, step: Any) -> None:
+        options = {name: flat.group[name] for name in ("eps", "weight_decay")}
         beta1, beta2 = flat.group["betas"]
         adam_step(
             flat.w[part],
@@ -60,6 +60,8 @@ class Adam(Optimizer):
             flat.buffer("exp_avg")[part],
             flat.buffer("exp_avg_sq")[part],
             **options,
+            lr=flat.rate,
+            factor=flat.factor,
             step=step,
             beta1=beta1,
             beta2=beta2,

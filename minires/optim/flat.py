@@ -24,6 +24,9 @@ class Flat:
 
     w (n,): the weights, and during a step g (n,): the gradients; parameter i is
         offsets[i]:offsets[i + 1].
+    rate, factor: the learning rate, and what gradients are multiplied by (None: nothing). On a GPU
+        both are read from its memory, and so is the number of the step: a recorded step that is
+        replayed sees what they are by then.
     """
 
     def __init__(self, group: dict[str, Any], params: list[Tensor]) -> None:
@@ -35,6 +38,11 @@ class Flat:
         self.views = [self._view(self.w, i) for i in range(len(params))]
         self.steps = [0] * len(params)
         self.state: dict[str, Any] = {}
+        self.factor: Any = None
+        self._rate: Any = None  # on a GPU: float64 (1,) …
+        self._written: float | None = None  # … and what it holds
+        self._counts: Any = None  # on a GPU: `steps`, int64
+        self._stale = True  # `_counts` must be written
         self.adopt()
 
     def _view(self, flat: Any, i: int) -> Any:
@@ -52,6 +60,39 @@ class Flat:
             self.views[i][...] = self.params[i].array
             self.params[i]._adopt(self.views[i])
         return True
+
+    @property
+    def rate(self) -> Any:
+        """The learning rate: a number, or on a GPU an array there."""
+        return self.group["lr"] if self.device == "cpu" else self._rate
+
+    def prepare(self) -> None:
+        """Write what the next step reads from the GPU's memory, where it has changed."""
+        if self.device == "cpu":
+            return
+        if self._rate is None:
+            self._rate = zeros((1,), "float64", like=self.w)
+            self._counts = zeros((len(self.steps),), "int64", like=self.w)
+        if self._written != self.group["lr"]:
+            self._written = float(self.group["lr"])
+            self._rate.fill(self._written)
+        if self._stale:
+            for start, stop, steps in self._alike():
+                self._counts[start:stop].fill(steps)
+            self._stale = False
+
+    def _alike(self) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, steps) of neighbours that took equally many steps."""
+        for steps, run in groupby(range(len(self.steps)), self.steps.__getitem__):
+            positions = list(run)
+            yield positions[0], positions[-1] + 1, steps
+
+    def number_of_step(self, start: int, stop: int, number: int) -> Any:
+        """The number of the step, for the parameters start … stop - 1; on a GPU counted there."""
+        if self.device == "cpu":
+            return number
+        self._counts[start:stop] += 1
+        return self._counts[start : start + 1]
 
     def buffer(self, name: str) -> Any:
         """The flat state array `name`, zeros at first."""
@@ -80,8 +121,7 @@ class Flat:
             self._view(self.g, i)[...] = p.grad
 
     def count_step(self, start: int, stop: int) -> None:
-        """Note that the parameters start … stop - 1 have changed; g is needed no more."""
-        self.g = None
+        """Note that the parameters start … stop - 1 have changed."""
         for i in range(start, stop):
             self.steps[i] += 1
             self.params[i].bump_version()
@@ -96,6 +136,7 @@ class Flat:
     def load_state_of(self, i: int, entry: Mapping[str, Any]) -> None:
         """The reverse of `state_of`."""
         self.steps[i] = int(entry.get("step", 0))
+        self._stale = True
         for flat in self.state.values():
             self._view(flat, i).fill(0)
         for name, value in entry.items():

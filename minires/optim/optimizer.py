@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +54,7 @@ class Optimizer:
         self.param_groups = [self._checked_group(group, defaults) for group in groups]
         self._check_unique()
         self._flats = self._flatten()
+        self._updated: list[tuple[Flat, int, int]] = []
 
     def zero_grad(self) -> None:
         """Forget the gradients, so that the next backward starts anew."""
@@ -61,22 +62,49 @@ class Optimizer:
             for p in group["params"]:
                 p.grad = None
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient; leave alone the others and their state."""
+    def step(self, judge: Callable[[list[Any]], Any] | None = None) -> None:
+        """Update every parameter that has a gradient; leave alone the others and their state.
+
+        judge: for parameters on a GPU, is given the flat gradients and returns an array there, of
+        one float64, by which they are multiplied; where it is negative, nothing changes.
+        """
         adopted = [flat.adopt() for flat in self._flats]
         if not all(adopted):
             state = self.state_dict()
             self._flats = self._flatten()
             self.load_state_dict(state)
+        self.prepare()
+        runs = [(flat, *run) for flat in self._flats for run in flat.runs()]
+        parts = [slice(flat.offsets[start], flat.offsets[stop]) for flat, start, stop, _ in runs]
+        for flat, start, stop, _ in runs:
+            flat.gather(start, stop)
+        factor = judge([flat.g[part] for (flat, *_), part in zip(runs, parts)]) if judge else None
+        for (flat, start, stop, steps), part in zip(runs, parts):
+            flat.factor = factor
+            self._update(flat, part, flat.number_of_step(start, stop, steps + 1))
+        self._updated = [(flat, start, stop) for flat, start, stop, _ in runs]
+        self.count_step()
         for flat in self._flats:
-            for start, stop, steps in flat.runs():
-                flat.gather(start, stop)
-                part = slice(flat.offsets[start], flat.offsets[stop])
-                self._update(flat, part, steps + 1)
-                flat.count_step(start, stop)
+            flat.g = flat.factor = None  # needed no more
 
-    def _update(self, flat: Flat, part: slice, step: int) -> None:
-        """Take the step number `step` (from 1) for one part of the flat arrays."""
+    def prepare(self) -> None:
+        """Write what a step reads from a GPU's memory: learning rates that have changed. `step`
+        does so itself; before a recorded step is replayed, call this.
+        """
+        for flat in self._flats:
+            flat.prepare()
+
+    def count_step(self) -> None:
+        """Note that the parameters of the last step have changed; after a replayed step, once
+        more.
+        """
+        for flat, start, stop in self._updated:
+            flat.count_step(start, stop)
+
+    def _update(self, flat: Flat, part: slice, step: Any) -> None:
+        """Take the step number `step` (from 1; on a GPU an array of it there) for one part of the
+        flat arrays, by `flat.rate` and `flat.factor`.
+        """
         raise NotImplementedError
 
     # State

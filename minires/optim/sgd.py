@@ -63,8 +63,10 @@ class SGD(Optimizer):
                 f"got momentum={options['momentum']} and dampening={options['dampening']}"
             )
 
-    def _update(self, flat: Flat, part: slice, step: int) -> None:
-        names = ("lr", "momentum", "dampening", "nesterov", "weight_decay")
+    def _update(self, flat: Flat, part: slice, step: Any) -> None:
+        names = ("momentum", "dampening", "nesterov", "weight_decay")
         options = {name: flat.group[name] for name in names}
         m = flat.buffer("momentum_buffer")[part] if options["momentum"] else None
-        sgd_step(flat.w[part], flat.g[part], m, **options, first=step == 1)
+        first = step == 1 if isinstance(step, int) else step
+        arrays = flat.w[part], flat.g[part], m
+        sgd_step(*arrays, **options, lr=flat.rate, first=first, factor=flat.factor)

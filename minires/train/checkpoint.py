@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..tensor import Tensor
 from ..weights import load_file, save_safetensors
 
 __all__ = ["NEWEST", "PREVIOUS", "has_checkpoint", "load_checkpoint", "save_checkpoint"]
@@ -114,7 +115,7 @@ def _take_arrays(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(tree, np.generic):
         return tree.item()
     if hasattr(tree, "get") and hasattr(tree, "dtype"):  # a CuPy array
-        tree = tree.get()
+        tree = Tensor(tree).numpy()
     if isinstance(tree, np.ndarray):
         name = f"{len(arrays):05d}"
         arrays[name] = tree

@@ -15,9 +15,11 @@ import numpy as np
 from .. import functional as F
 from .. import weights
 from ..autograd import no_grad
-from ..backend import array_module, to_device
-from ..data import Dataset, PictureLoader, Pictures
+from ..backend import array_module, device_of
+from ..data import Dataset, PictureLoader, Pictures, prefetch
 from ..errors import DataError, NonFiniteError
+from ..optim.sums import Sums
+from ..tensor import Tensor
 from .config import NORMALIZE, VIEWS, ConfigError, TrainConfig, unknown
 from .folder import Card, RunFolder
 from .metrics import Tally
@@ -57,21 +59,27 @@ def evaluate(
     when the loss is NaN or infinite, DataError when there are no images.
     """
     model.eval()
-    tally = Tally()
-    for x, target in batches:
-        x, target = to_device(x, device), to_device(target, device)
+    tally, sums, seen = Tally(), None, []
+    for x, target in prefetch(batches, device):
         with no_grad(), np.errstate(all="ignore"):  # what overflows shows in the loss
             logits = answer(model, x, views)
-            loss = float(F.cross_entropy(logits, target).item())
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"evaluation: the loss is {loss} at image {tally.total} or soon after"
-            )
-        tally.add(loss, count_correct(logits, target), len(target))
+            loss = F.cross_entropy(logits, target)
+        if device_of(x) == "cpu":
+            tally.add(_finite(loss.item(), tally.total), count_correct(logits, target), len(target))
+        else:  # added up there, and read once
+            sums = sums or Sums(x)
+            sums.add(logits.array, target, loss.array, [])
+            tally.total += len(target)
         if confusion is not None:
-            answers = to_device(logits.array.argmax(axis=1), "cpu")
-            np.add.at(confusion, (to_device(target, "cpu"), answers), 1)
+            seen.append((target.copy(), logits.array.argmax(axis=1)))
         after_batch(len(target))
+    if sums is not None:
+        found = sums.read()
+        _finite(found.loss if found.bad else 0.0, (found.bad - 1) * len(target))
+        tally.loss_sum, tally.correct = found.loss_sum, found.correct
+    if confusion is not None:
+        for labels, answers in seen:
+            np.add.at(confusion, (Tensor(labels).numpy(), Tensor(answers).numpy()), 1)
     if not tally.total:
         raise DataError("evaluation: no image could be read")
     return tally
@@ -98,6 +106,12 @@ def answer(model: Any, x: Any, views: str = "none") -> Any:
 def mirrored(x: Any) -> Any:
     """Images (b, h, w, c), left to right."""
     return array_module(x).ascontiguousarray(x[:, :, ::-1])
+
+
+def _finite(loss: float, image: int) -> float:
+    if not math.isfinite(loss):
+        raise NonFiniteError(f"evaluation: the loss is {loss} at image {image} or soon after")
+    return loss
 
 
 @dataclass(frozen=True)

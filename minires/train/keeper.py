@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,9 +88,10 @@ class Keeper:
         save_checkpoint(self.folder.path, state)
         self._saved = time.monotonic()
 
-    def checkpoint_now_and_then(self, at: Position) -> None:
-        """The same, when the last one is long ago."""
+    def checkpoint_now_and_then(self, at: Position, look: Callable[[], None]) -> None:
+        """The same, when the last one is long ago; `look` brings `at` up to date."""
         if time.monotonic() - self._saved > self.save_every:
+            look()
             self.checkpoint(at)
 
     def restore(self) -> Position | None:

@@ -13,19 +13,21 @@ from ..autograd import detect_anomaly
 from ..backend import device_of, precision
 from ..errors import NonFiniteError
 from ..optim import clip_grad_norm_
+from ..optim.sums import Measured, Sums
+from .metrics import Tally
 
 __all__ = ["StepResult", "TrainStep", "count_correct"]
 
 
 class StepResult(NamedTuple):
     """What one step measured: the batch's mean loss, right answers, learning rate and gradient
-    norm.
+    norm. On a GPU all but the rate are None: see `TrainStep.read`.
     """
 
-    loss: float
-    correct: int
+    loss: float | None
+    correct: int | None
     rate: float
-    norm: float
+    norm: float | None
 
 
 class TrainStep:
@@ -48,13 +50,17 @@ class TrainStep:
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.precision = precision
         self.clip_norm = math.inf if clip_norm is None else clip_norm
+        self.sums: Sums | None = None  # on a GPU
 
     def __call__(self, x: Any, target: Any) -> StepResult:
         """Learn from images x (b, h, w, c) and labels target (b,).
 
         Raises NonFiniteError naming the operation when the loss or a gradient is NaN or infinite;
         nothing has changed then: not the weights, not the running statistics, not the random state.
+        On a GPU nobody waits to see that: the weights change no more, and `read` tells.
         """
+        if device_of(x) != "cpu":
+            return self._on_gpu(x, target)
         kept = self._keep()
         with np.errstate(all="ignore"):  # what overflows shows in the loss or the norm
             loss, logits = self._forward_backward(x, target)
@@ -64,10 +70,54 @@ class TrainStep:
             op = self._find_op(x, target, kept)
             found = f"loss {value:.4g}, gradient norm {norm:.4g}"
             raise NonFiniteError(f"{op} gave NaN or Inf ({found})", op)
-        rate = float(self.optimizer.param_groups[0]["lr"])
+        rate = self._rate()
         self.optimizer.step()
         self.schedule.step()
         return StepResult(value, count_correct(logits, target), rate, norm)
+
+    def _rate(self) -> float:
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    # On a GPU: nothing waits for it
+
+    def begin(self, tally: Tally, norms: float = 0.0) -> None:
+        """Add up from `tally` and this sum of gradient norms on."""
+        array = next(self.model.parameters()).array
+        if device_of(array) != "cpu":
+            self.sums = self.sums or Sums(array, self.clip_norm)
+            self.sums.begin(tally.loss_sum, tally.correct, norms)
+
+    def read(self, tally: Tally) -> Measured | None:
+        """On a GPU, wait for it and bring the sums of `tally` up to date; else None."""
+        if self.sums is None:
+            return None
+        found = self.sums.read()
+        tally.loss_sum, tally.correct = found.loss_sum, found.correct
+        return found
+
+    def blame(self) -> NonFiniteError:
+        """The error for what `read` found: the last batch again, checking every operation."""
+        assert self.sums is not None
+        found, op = self.sums.read(), self._find_op(*self._last, self._keep())
+        return NonFiniteError(
+            f"{op} gave NaN or Inf (loss {found.loss:.4g}, gradient norm {found.norm:.4g})", op
+        )
+
+    def _on_gpu(self, x: Any, target: Any) -> StepResult:
+        if self.sums is None:
+            self.begin(Tally())
+        self._last, rate = (x, target), self._rate()
+        self.optimizer.prepare()
+        self.learn(x, target)
+        self.schedule.step()
+        return StepResult(None, None, rate, None)
+
+    def learn(self, x: Any, target: Any) -> None:
+        """All that the GPU does in a step. What changes from one to the next is in its memory."""
+        assert self.sums is not None
+        loss, logits = self._forward_backward(x, target)
+        sums, measured = self.sums, (logits.array, target, loss.array)
+        self.optimizer.step(lambda gradients: sums.add(*measured, gradients))
 
     def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
         self.optimizer.zero_grad()

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..backend import to_device
+from ..data import prefetch
 from ..errors import DataError, NonFiniteError, PictureError
 from .config import ConfigError, TrainConfig, flag
 from .dead import dead_relus
@@ -201,33 +201,61 @@ class Trainer:
         self.freezing.train(at.epoch)
         self.loader.set_epoch(at.epoch, start_batch=at.batch)
         title, clock = f"epoch {at.epoch + 1}/{self.epochs}", time.perf_counter()
+        self.step.begin(at.tally, at.norms)
+        looked = clock
         self._decoding = self.sets.cpu_seconds()
         with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
-            for x, target in self.loader:
-                self._learn(to_device(x, self.device), to_device(target, self.device))
+            for x, target in prefetch(self.loader, self.device):
+                self._learn(x, target)
                 now = time.perf_counter()
                 at.seconds, clock = at.seconds + now - clock, now
                 self._count_cpu()
-                bar.set_postfix(loss=f"{at.tally.loss:.3f}", refresh=False)
+                if self.device == "cpu" or now - looked > self.watch.every:
+                    self._look()
+                    looked = now
+                    bar.set_postfix(loss=f"{at.tally.loss:.3f}", refresh=False)
                 bar.update(len(target))
                 self._heed(stop)
-                self.keeper.checkpoint_now_and_then(at)
+                self.keeper.checkpoint_now_and_then(at, self._look)
+        self._look()
 
     def _learn(self, x: Any, target: Any) -> None:
         at = self.position
         try:
             result = self.step(x, target)
         except NonFiniteError as error:
-            self.keeper.save_weights(at)
-            kept = f"the weights after step {at.step} are in {self.folder.last}"
-            remedy = "a smaller --lr, or --clip-norm 1, may help"
-            text = f"step {at.step + 1}: {error}; {kept}; {remedy}"
-            raise NonFiniteError(text, error.op, at.step + 1) from None
+            raise self._spoilt(error) from None
         at.batch, at.step, at.rate = at.batch + 1, at.step + 1, result.rate
-        at.tally.add(result.loss, result.correct, len(target))
-        at.norms += result.norm
+        if result.norm is None:  # the GPU adds up
+            at.tally.total += len(target)
+        else:
+            assert result.loss is not None
+            assert result.correct is not None
+            at.tally.add(result.loss, result.correct, len(target))
+            at.norms += result.norm
         if self.lookahead is not None:
             self.lookahead.after_step(at.step)
+
+    def _look(self) -> None:
+        """Bring the sums of the epoch up to date, where a GPU has them, and see whether all is
+        well.
+        """
+        at = self.position
+        if (found := self.step.read(at.tally)) is None:
+            return
+        at.norms = found.norms
+        if lost := found.lost:
+            at.batch, at.step = at.batch - lost, at.step - lost
+            raise self._spoilt(self.step.blame())
+
+    def _spoilt(self, error: NonFiniteError) -> NonFiniteError:
+        """The error for the user, once the weights before it are in the folder."""
+        at = self.position
+        self.keeper.save_weights(at)
+        kept = f"the weights after step {at.step} are in {self.folder.last}"
+        remedy = "a smaller --lr, or --clip-norm 1, may help"
+        text = f"step {at.step + 1}: {error}; {kept}; {remedy}"
+        return NonFiniteError(text, error.op, at.step + 1)
 
     def _finish_epoch(self, stop: StopFlag) -> None:
         at, epoch = self.position, self.position.epoch + 1
@@ -293,6 +321,7 @@ class Trainer:
         """Raise Interrupted when a signal has come; `run` saves."""
         if stop.signal is None:
             return
+        self._look()
         at, name = self.position, signal.Signals(stop.signal).name
         raise Interrupted(
             f"{name} in epoch {at.epoch + 1}, after step {at.step}: saved; go on with "

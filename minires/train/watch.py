@@ -67,11 +67,11 @@ class Watch:
     """Where a trainer reports: lines to `out`, a bar to stderr.
 
     `quiet` leaves out the bar and the lines an epoch. Where stderr is no terminal the bar is drawn
-    every ten seconds.
+    every ten seconds. every: seconds between looks at a loss that a GPU adds up; each waits for it.
     """
 
-    def __init__(self, out: TextIO | None = None, quiet: bool = False) -> None:
-        self.out, self.quiet = out, quiet
+    def __init__(self, out: TextIO | None = None, quiet: bool = False, every: float = 5.0) -> None:
+        self.out, self.quiet, self.every = out, quiet, every
         self._bar: Any = None
 
     def say(self, text: str) -> None:

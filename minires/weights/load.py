@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backend import to_device
 from ..errors import DataError
+from ..tensor import Tensor
 from .files import WeightFile, number_type, open_file, show
 from .layout import file_shape, flattened_maps, to_file, to_memory
 from .names import AVERAGED, guess, match_names
@@ -219,6 +219,6 @@ def file_arrays(model: HasState) -> dict[str, np.ndarray]:
     """The model's weights in PyTorch's names and layouts; raises DataError as `save` does."""
     maps = flattened_maps(model)
     return {
-        name: to_file(name, to_device(array, "cpu"), flattened_from=maps.get(name))
+        name: to_file(name, Tensor(array).numpy(), flattened_from=maps.get(name))
         for name, array in model.state_dict().items()
     }

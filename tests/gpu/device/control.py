@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["Libraries", "counted", "counts", "forbidden", "installed", "lost", "memory_limit"]
+__all__ = ["Libraries", "capture_mode", "counted", "counts", "forbidden", "installed", "lost"]
+__all__ += ["memory_limit", "recorded"]
 
 FORBID = {"synchronise": 1, "allocate": 2, "copy_unpinned": 4, "copy_to_host": 8}
 ILLEGAL_ADDRESS = 700  # cudaErrorIllegalAddress: the device is of no use afterwards
@@ -31,7 +32,12 @@ class Libraries:
         runtime.standin_counts.restype = ctypes.py_object
         runtime.standin_limit.argtypes = [ctypes.c_size_t]
         runtime.standin_forbid.restype = runtime.standin_lose.restype = None
+        runtime.standin_recorded.restype = ctypes.py_object
         blas.blas_counts.restype = ctypes.POINTER(_Blas)
+        ours = (
+            ctypes.cast(f, ctypes.c_void_p) for f in (runtime.standin_note, runtime.standin_queue)
+        )
+        blas.blas_connect(*ours)
 
 
 def installed() -> bool:
@@ -64,6 +70,27 @@ def forbidden(*what: str) -> Iterator[None]:
         yield
     finally:
         _State.set(before)
+
+
+@contextmanager
+def capture_mode() -> Iterator[None]:
+    """All that a CUDA graph could not capture raises inside the block: waiting, allocating, copies
+    to the host or of unpinned memory.
+    """
+    with forbidden(*FORBID):
+        yield
+
+
+@contextmanager
+def recorded() -> Iterator[list[bytes]]:
+    """Every launch, product and copy of the block with all its arguments; filled in at the end."""
+    calls: list[bytes] = []
+    Libraries.runtime.standin_record(1)
+    try:
+        yield calls
+    finally:
+        calls += Libraries.runtime.standin_recorded()
+        Libraries.runtime.standin_record(0)
 
 
 class _State:

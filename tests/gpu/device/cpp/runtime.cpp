@@ -12,7 +12,12 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <string>
+#include <vector>
+
+#include "signature.h"
 
 typedef intptr_t Handle;
 typedef PyObject* None; // a function that returns nothing
@@ -22,7 +27,7 @@ enum Status { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101 };
 enum Kind { HOST_TO_HOST, TO_DEVICE, TO_HOST, DEVICE_TO_DEVICE, BY_ADDRESS };
 
 static struct Counts {
-  long launches, synchronisations, to_device, to_host, on_device, unpinned, allocations, frees;
+  long launches, graphs, synchronisations, to_device, to_host, on_device, unpinned, allocations, frees;
   size_t used, peak, bytes_to_device, bytes_to_host;
 } counts;
 
@@ -35,6 +40,13 @@ static PyObject* runtime_error;
 
 static std::map<Handle, size_t> device_memory, pinned_memory;
 
+// what is queued, while it is recorded: names, and every argument as it was
+static bool recording;
+static std::vector<std::string> recorded_calls;
+template <class T> static void append(std::string& call, const T& value) {
+  call.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+
 static None nothing() { Py_RETURN_NONE; }
 static None raise(int status) {
   PyObject* error = PyObject_CallFunction(runtime_error, "i", status);
@@ -42,11 +54,18 @@ static None raise(int status) {
   Py_XDECREF(error);
   return nullptr;
 }
+static std::vector<std::function<void()>>* graph; // while a stream is captured: what is queued
 static bool refused(int what, const char* name) {
   if (lost) return raise(lost), true;
-  if (!(forbidden & what)) return false;
+  if (!graph && !(forbidden & what)) return false;
   PyErr_Format(PyExc_RuntimeError, "%s while it is forbidden", name);
   return true;
+}
+template <class F> static void do_or_queue(F action) {
+  if (graph)
+    graph->push_back(action);
+  else
+    action();
 }
 static bool inside(const std::map<Handle, size_t>& memory, Handle p, size_t bytes) {
   auto block = memory.upper_bound(p);
@@ -155,7 +174,12 @@ static None copy(Handle to, Handle from, size_t bytes, int kind, bool waits) {
       return nullptr;
     counts.unpinned++;
   }
-  std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
+  do_or_queue([=] { std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes); });
+  if (recording) {
+    std::string call = "copy ";
+    append(call, to), append(call, from), append(call, bytes);
+    recorded_calls.push_back(call);
+  }
   return nothing();
 }
 None rt_memcpy(Handle to, Handle from, size_t n, int kind, int) {
@@ -173,7 +197,12 @@ None rt_memcpyPeerAsync(Handle to, int, Handle from, int, size_t n, Handle, int)
 static None set(Handle p, int value, size_t bytes) {
   if (lost) return raise(lost);
   if (bytes && !inside(device_memory, p, bytes)) return raise(INVALID_VALUE);
-  std::memset(reinterpret_cast<void*>(p), value, bytes);
+  do_or_queue([=] { std::memset(reinterpret_cast<void*>(p), value, bytes); });
+  if (recording) {
+    std::string call = "set ";
+    append(call, p), append(call, value), append(call, bytes);
+    recorded_calls.push_back(call);
+  }
   return nothing();
 }
 None rt_memset(Handle p, int value, size_t bytes, int) { return set(p, value, bytes); }
@@ -199,13 +228,13 @@ Handle rt_streamCreateWithPriority(unsigned, int, int) { return ++next_handle; }
 Handle rt_eventCreate(int) { return ++next_handle; }
 Handle rt_eventCreateWithFlags(unsigned, int) { return ++next_handle; }
 None rt_streamDestroy(Handle, int) { return nothing(); }
-None rt_streamQuery(Handle, int) { return nothing(); }
+PyObject* rt_streamQuery(Handle, int) { return PyLong_FromLong(0); }
 None rt_streamWaitEvent(Handle, Handle, int, void*) { return nothing(); }
-int rt_streamIsCapturing(Handle, int) { return 0; }
+int rt_streamIsCapturing(Handle, int) { return graph != nullptr; } // CuPy refuses some calls then
 unsigned rt_streamGetFlags(Handle, int) { return 0; }
 int rt_streamGetPriority(Handle, int) { return 0; }
 None rt_eventDestroy(Handle, int) { return nothing(); }
-None rt_eventQuery(Handle, int) { return nothing(); }
+PyObject* rt_eventQuery(Handle, int) { return PyLong_FromLong(0); }
 None rt_eventRecord(Handle event, Handle, int) {
   auto now = std::chrono::steady_clock::now().time_since_epoch();
   recorded[event] = std::chrono::duration<double, std::milli>(now).count();
@@ -228,6 +257,21 @@ struct Kernel {
 };
 static int (*launch)(void*, void**, const unsigned*, const unsigned*, size_t, Memory);
 static const char* (*launch_error)();
+
+static void queue_launch(Kernel* kernel, void** values, unsigned gx, unsigned gy, unsigned gz,
+                         unsigned bx, unsigned by, unsigned bz, unsigned shared) {
+  auto entry = static_cast<const emulator::Entry*>(kernel->entry);
+  std::vector<std::string> kept;
+  for (int i = 0; i < entry->count; ++i)
+    kept.emplace_back(static_cast<const char*>(values[i]), entry->sizes[i]);
+  graph->push_back([=]() mutable {
+    std::vector<void*> arguments;
+    for (auto& value : kept) arguments.push_back(&value[0]);
+    unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
+    if (launch(kernel->entry, arguments.data(), grid, block, shared, kernel->statics()))
+      PyErr_SetString(PyExc_RuntimeError, launch_error());
+  });
+}
 
 template <class F> static F look_up(void* library, const char* name) {
   return reinterpret_cast<F>(dlsym(library, name));
@@ -258,9 +302,56 @@ None dr_launchKernel(Handle function, unsigned gx, unsigned gy, unsigned gz, uns
   unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
   counts.launches++;
   auto values = reinterpret_cast<void**>(arguments);
+  if (recording) {
+    auto entry = static_cast<const emulator::Entry*>(kernel->entry);
+    std::string call = std::string(entry->name) + " ";
+    append(call, grid), append(call, block);
+    for (int i = 0; i < entry->count; ++i) // of CuPy's structs where the array is: their
+      call.append(static_cast<const char*>(values[i]), // ends are not always written
+                  entry->kinds[i][0] == 'V' ? 8 : entry->sizes[i]);
+    recorded_calls.push_back(call);
+  }
+  if (graph) {
+    queue_launch(kernel, values, gx, gy, gz, bx, by, bz, shared);
+    return nothing();
+  }
   if (!launch(kernel->entry, values, grid, block, shared, kernel->statics())) return nothing();
   PyErr_SetString(PyExc_RuntimeError, launch_error());
   return nullptr;
+}
+
+// ---- graphs: what was queued while a stream was captured, done once more by each launch
+// ---------------------------------
+None rt_streamBeginCapture(Handle, int, void*) {
+  graph = new std::vector<std::function<void()>>;
+  return nothing();
+}
+Handle rt_streamEndCapture(Handle, int) {
+  Handle made = Handle(graph);
+  graph = nullptr;
+  return made;
+}
+Handle rt_graphInstantiate(Handle made, int) { return made; }
+None rt_graphUpload(Handle, Handle, int) { return nothing(); }
+None rt_graphLaunch(Handle made, Handle, int) {
+  counts.graphs++;
+  for (auto& action : *reinterpret_cast<std::vector<std::function<void()>>*>(made)) action();
+  if (!PyErr_Occurred()) return nothing();
+  return nullptr;
+}
+None rt_graphExecDestroy(Handle made, int) {
+  delete reinterpret_cast<std::vector<std::function<void()>>*>(made);
+  return nothing();
+}
+None rt_graphDestroy(Handle, int) { return nothing(); }
+
+// for blas.cpp: note a call, and queue it where a stream is captured
+void standin_note(const char* call, size_t size) {
+  if (recording) recorded_calls.push_back(std::string(call, size));
+}
+bool standin_queue(const std::function<void()>& action) {
+  if (graph) graph->push_back(action);
+  return graph != nullptr;
 }
 int dr_funcGetAttribute(int, Handle, int) { return 0; }
 int dr_occupancyMaxActiveBlocksPerMultiprocessor(Handle, int, size_t, int) { return 1; }
@@ -275,13 +366,23 @@ void standin_begin(PyObject* error, void* engine) {
   launch_error = look_up<decltype(launch_error)>(engine, "emulator_error");
 }
 void standin_forbid(int what) { forbidden = what; }
+void standin_record(int on) { recording = on, recorded_calls.clear(); }
+PyObject* standin_recorded() {
+  PyObject* calls = PyList_New(0);
+  for (auto& call : recorded_calls) {
+    PyObject* bytes = PyBytes_FromStringAndSize(call.data(), Py_ssize_t(call.size()));
+    PyList_Append(calls, bytes);
+    Py_DECREF(bytes);
+  }
+  return calls;
+}
 void standin_lose(int status) { lost = status; }
 void standin_limit(size_t bytes) { limit = bytes ? bytes : TOTAL; }
 PyObject* standin_counts() {
   const Counts& c = counts;
   return Py_BuildValue(
-      "{s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:n,s:n,s:n,s:n}", "launches", c.launches,
-      "synchronisations", c.synchronisations, "to_device", c.to_device, "to_host", c.to_host,
+      "{s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:l,s:n,s:n,s:n,s:n}", "launches", c.launches, "graphs",
+      c.graphs, "synchronisations", c.synchronisations, "to_device", c.to_device, "to_host", c.to_host,
       "on_device", c.on_device, "unpinned", c.unpinned, "allocations", c.allocations, "frees",
       c.frees, "used", Py_ssize_t(c.used), "peak", Py_ssize_t(c.peak), "bytes_to_device",
       Py_ssize_t(c.bytes_to_device), "bytes_to_host", Py_ssize_t(c.bytes_to_host));

@@ -11,6 +11,7 @@ struct Entry {
   Call call;
   int count;
   const char* const* kinds; // as NumPy spells dtypes: "f4", "i8"; "*f4" for a pointer
+  const size_t* sizes;      // bytes
 };
 
 // other types: "V"
@@ -53,7 +54,8 @@ template <class... A> void call(void* kernel, void** arguments) {
 }
 template <class... A> Entry entry(const char* name, void (*kernel)(A...)) {
   static const char* const kinds[] = {Kind<A>::value..., ""};
+  static const size_t sizes[] = {sizeof(A)..., 0};
   return {name, reinterpret_cast<void*>(kernel), &call<A...>, static_cast<int>(sizeof...(A)),
-          kinds};
+          kinds, sizes};
 }
 } // namespace emulator
