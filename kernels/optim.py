@@ -22,15 +22,12 @@ import numpy as np
 
 from .cases import Case, positive
 from .dispatch import array_module, kernel
-from .launch import THREADS, Source, flat_grid, from_memory
-from .memory import empty
+from .launch import Source, flat_grid, from_memory
 
-__all__ = ["adam_step", "judge_step", "piece_count", "sgd_step", "square_sums", "squared_norm"]
+__all__ = ["adam_step", "sgd_step", "squared_norm"]
 
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
 EACH = 16  # elements a GPU thread
-EPS = 1e-6  # PyTorch's, of clipping
-SUMMED = 64  # … where it adds them up
 SOURCE = Source("optim.cu")
 
 SIZES = (1, 36, CHUNK - 1, 2 * CHUNK + 4)
@@ -253,76 +250,3 @@ def _squares(g, start, stop):
 def _partial_squares(g, partial):
     for chunk in numba.prange(partial.size):
         partial[chunk] = _squares(g, chunk * CHUNK, min((chunk + 1) * CHUNK, g.size))
-
-
-# What the GPU finds out about a training step, so that nobody has to wait for it
-
-
-@kernel(*(Case((n,)) for n in SIZES))
-def square_sums(g: Any, out: Any = None) -> Any:
-    """The sums of squares of the pieces of g (n,), in float64: (piece_count(n),)."""
-    xp, size = array_module(g), SUMMED * THREADS
-    squares = xp.zeros((piece_count(g.size), size))
-    squares.reshape(-1)[: g.size] = xp.square(g, dtype=np.float64)
-    return squares.sum(axis=1, out=out)
-
-
-def piece_count(n: int) -> int:
-    """How many sums `square_sums` makes of n numbers."""
-    return -(-n // (SUMMED * THREADS))
-
-
-@square_sums.cuda(serves=lambda g, out=None: _flat(g))
-def _square_sums_cuda(g, out=None):
-    grid, block = flat_grid(g.size, SUMMED)
-    parts = empty((piece_count(g.size),), np.float64, like=g) if out is None else out
-    SOURCE.launch("sum_squares", grid, block, g, parts, g.size, SUMMED)
-    return parts
-
-
-def _number(value: float, shape: tuple[int, ...] = (), dtype: Any = None) -> Any:
-    """A case input: that number everywhere."""
-    make = lambda rng, kind: np.full(shape, value, dtype or kind)  # noqa: E731
-    make.__name__ = f"{value}"
-    return make
-
-
-def _judge_case(before: float, parts: int, most: float) -> Case:
-    state, sums = _number(before, (8,), np.float64), _number(0.3, (parts,), np.float64)
-    return Case(state, sums, (), _number(1, (5,), np.uint8), most=most)
-
-
-@kernel(_judge_case(0, 3, 0.1), _judge_case(0, 300, 1e9), _judge_case(2, 3, 1.0))
-def judge_step(state: Any, parts: Any, loss: Any, hits: Any, *, most: float) -> Any:
-    """Write down what a training step measured: `state` (8,), float64, which is returned.
-
-        0  what gradients are to be multiplied by so that their norm is at most `most`; -1 once a
-           loss or a norm was NaN or infinite: then nothing is to change any more
-        1  the sum of the losses of all images so far         2  the right answers among them
-        3  the mean loss of this batch                        4  the norm of its gradients
-        5  the number of steps so far                         6  the first bad one of them, or 0
-        7  the sum of the norms of the good ones
-
-    parts: the sum of the gradients' squares, in parts; loss (): the mean of the batch; hits (n,)
-    uint8: 1 for a right answer.
-    """
-    value, norm = float(loss), float(parts.sum()) ** 0.5
-    state[3:5] = value, norm
-    state[5] += 1
-    if state[6] == 0 and not np.isfinite(value + norm):
-        state[6] = state[5]
-    if state[6] != 0:
-        state[0] = -1
-        return state
-    state[0] = min(1.0, most / (norm + EPS))
-    state[1] += value * hits.size
-    state[2] += hits.sum()
-    state[7] += norm
-    return state
-
-
-@judge_step.cuda()
-def _judge_step_cuda(state, parts, loss, hits, *, most):
-    grid, block = (1,), (THREADS,)
-    SOURCE.launch("judge", grid, block, state, parts, parts.size, loss, hits, hits.size, most)
-    return state

@@ -11,6 +11,7 @@ and for each batch `optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()
 from .adam import Adam, AdamW
 from .clip import clip_grad_norm_
 from .optimizer import Optimizer, no_decay_groups
+from .scale import LossScale
 from .schedules import CosineLR, MultiStepLR, OneCycleLR, Schedule, StepLR, WarmupLR
 from .sgd import SGD
 
@@ -19,6 +20,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "CosineLR",
+    "LossScale",
     "MultiStepLR",
     "OneCycleLR",
     "Optimizer",

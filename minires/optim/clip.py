@@ -10,8 +10,8 @@ import numpy as np
 
 from ..backend import array_module, device_of
 from ..errors import NonFiniteError
-from ..kernels.memory import empty
-from ..kernels.optim import piece_count, square_sums, squared_norm
+from ..kernels.judge import sums_of_all
+from ..kernels.optim import squared_norm
 from ..tensor import Tensor
 
 __all__ = ["clip_grad_norm_"]
@@ -65,9 +65,5 @@ def _norm(having: list[Any]) -> float:
 
 
 def _norm_on_gpu(having: list[Any]) -> Any:
-    pieces = [piece_count(p.size) for p in having]
-    parts, start = empty((sum(pieces),), np.float64, like=having[0].grad), 0
-    for p, count in zip(having, pieces, strict=True):
-        square_sums(p.grad.reshape(-1), parts[start : start + count])
-        start += count
+    parts = sums_of_all([p.grad.reshape(-1) for p in having])
     return array_module(parts).sqrt(parts.sum())

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate, groupby
 from typing import Any
 
-from ..backend import to_device
+from ..backend import array_module, to_device
 from ..errors import ShapeError
 from ..kernels.memory import empty, zeros
 from ..tensor import Tensor
@@ -91,8 +91,17 @@ class Flat:
         """The number of the step, for the parameters start … stop - 1; on a GPU counted there."""
         if self.device == "cpu":
             return number
-        self._counts[start:stop] += 1
+        counts = self._counts[start:stop]
+        if self.factor is None or self.factor.size == 1:
+            counts += 1
+        else:  # a scaled loss: only if the step is taken
+            array_module(counts).add(counts, self.factor[1], out=counts, casting="unsafe")
         return self._counts[start : start + 1]
+
+    def recall(self) -> None:
+        """Bring `steps` up to date with what a GPU counted; waits for it."""
+        if self._counts is not None and not self._stale:
+            self.steps = Tensor(self._counts).numpy().tolist()
 
     def buffer(self, name: str) -> Any:
         """The flat state array `name`, zeros at first."""

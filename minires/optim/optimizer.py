@@ -66,7 +66,8 @@ class Optimizer:
         """Update every parameter that has a gradient; leave alone the others and their state.
 
         judge: for parameters on a GPU, is given the flat gradients and returns an array there, of
-        one float64, by which they are multiplied; where it is negative, nothing changes.
+        one float64, by which they are multiplied; where it is negative, nothing changes. That of
+        `LossScale` also says whether the step counts as one.
         """
         adopted = [flat.adopt() for flat in self._flats]
         if not all(adopted):
@@ -116,6 +117,8 @@ class Optimizer:
          "state": [for each parameter {"step": n, name: array, ...}, {} before its first step]}
         """
         groups = []
+        for flat in self._flats:
+            flat.recall()
         for group in self.param_groups:
             options = {name: value for name, value in group.items() if name != "params"}
             groups.append({**options, "count": len(group["params"])})

@@ -2,16 +2,16 @@
 
 A host that looks at every loss waits for every step, and the GPU waits for it in turn. So losses,
 right answers and the norm of the gradients stay in eight numbers of the GPU's memory, and so does
-the decision that a step is not to change the weights (see `kernels.optim.judge_step`).
+the decision that a step is not to change the weights (see `kernels.judge.judge_step`).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..kernels.judge import judge_step, sums_of_all
 from ..kernels.loss import right_answers
-from ..kernels.memory import empty, zeros
-from ..kernels.optim import judge_step, piece_count, square_sums
+from ..kernels.memory import zeros
 from ..tensor import Tensor
 
 __all__ = ["Measured", "Sums"]
@@ -49,19 +49,18 @@ class Sums:
         self.state[2:3].fill(correct)
         self.state[7:8].fill(norms)
 
-    def add(self, logits: Any, target: Any, loss: Any, gradients: list[Any]) -> Any:
-        """Count a batch: logits (n, k), labels (n,), its mean loss (), and its gradients, flat.
+    def add(
+        self, logits: Any, target: Any, loss: Any, gradients: list[Any], scale: Any = None
+    ) -> Any:
+        """Count a batch: logits (n, k), labels (n,), its mean loss (), and its gradients, flat;
+        with the state of the `LossScale` that is in them.
 
-        Returns what they are to be multiplied by: an array of one float64, negative from the first
-        NaN or Inf on.
+        Returns what they are to be multiplied by, first in an array of float64; it is negative when
+        nothing is to change, as from the first NaN or Inf on.
         """
-        pieces = [piece_count(g.size) for g in gradients]
-        parts, start = empty((sum(pieces),), "float64", like=self.state), 0
-        for g, count in zip(gradients, pieces, strict=True):
-            square_sums(g, parts[start : start + count])
-            start += count
-        judge_step(self.state, parts, loss, right_answers(logits, target), most=self.most)
-        return self.state[:1]
+        parts = sums_of_all(gradients) if gradients else zeros((1,), "float64", like=self.state)
+        judge_step(self.state, parts, loss, right_answers(logits, target), scale, most=self.most)
+        return self.state[:1] if scale is None else scale
 
     def read(self) -> Measured:
         """Wait for the GPU, and see."""

@@ -12,7 +12,7 @@ from .. import random
 from ..autograd import detect_anomaly
 from ..backend import device_of, precision
 from ..errors import NonFiniteError
-from ..optim import clip_grad_norm_
+from ..optim import LossScale, clip_grad_norm_
 from ..optim.sums import Measured, Sums
 from .metrics import Tally
 
@@ -51,6 +51,7 @@ class TrainStep:
         self.precision = precision
         self.clip_norm = math.inf if clip_norm is None else clip_norm
         self.sums: Sums | None = None  # on a GPU
+        self.scale = LossScale() if precision == "fp16" else None
 
     def __call__(self, x: Any, target: Any) -> StepResult:
         """Learn from images x (b, h, w, c) and labels target (b,).
@@ -117,7 +118,8 @@ class TrainStep:
         assert self.sums is not None
         loss, logits = self._forward_backward(x, target)
         sums, measured = self.sums, (logits.array, target, loss.array)
-        self.optimizer.step(lambda gradients: sums.add(*measured, gradients))
+        scale = None if self.scale is None else self.scale.state
+        self.optimizer.step(lambda gradients: sums.add(*measured, gradients, scale))
 
     def _forward_backward(self, x: Any, target: Any) -> tuple[Any, Any]:
         self.optimizer.zero_grad()
@@ -125,7 +127,7 @@ class TrainStep:
         with precision(self.precision, device_of(x)):
             logits = self.model(x)
             loss = F.cross_entropy(logits, target, self.class_weights, label_smoothing=smoothing)
-            loss.backward()
+            loss.backward(None if self.scale is None else self.scale.upstream(loss.dtype))
         return loss, logits
 
     def _keep(self) -> tuple[list[Any], dict[str, int]]:
@@ -158,6 +160,7 @@ class TrainStep:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": random.get_state(),
+            "scale": None if self.scale is None else self.scale.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,6 +171,8 @@ class TrainStep:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         random.set_state(state["random"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scale"])
 
 
 def count_correct(logits: Any, target: Any) -> int:
