@@ -8,8 +8,9 @@ model runs forward once on the CPU, and from the shapes that its kernels see fol
 each launch on the GPU has to read and write, every array once, and its multiplications and
 additions. The floor of a launch is the longer of bytes / bandwidth and operations / peak, by what
 the makers publish; no GPU is needed and none is measured. `ideal` is a step whose products read the
-images themselves, as an implicit product would: how much of the floor the columns cost. SGD with
-momentum; float32 throughout, products by float32 or by TF32 units.
+images themselves, as an implicit product would: how much of the floor columns and transforms cost.
+SGD with momentum; float32 throughout, products by float32 or by TF32 units. The launches, bytes and
+operations printed are those of float32, where Winograd's algorithm does the large 3x3 convolutions.
 
 Left out: launch times, the loss, gathering gradients into one buffer, running statistics.
 """
@@ -29,6 +30,7 @@ from minires import models
 from minires.gpu import device_test
 from minires.kernels.conv_cuda import WORKSPACE
 from minires.kernels.dispatch import observe
+from minires.kernels.winograd_cuda import pays
 
 __all__ = ["DEVICES", "Launch", "floor", "main", "paper", "step_launches", "trace"]
 
@@ -81,13 +83,15 @@ def trace(model: str) -> list[tuple[str, tuple[Any, ...]]]:
     return calls
 
 
-def step_launches(calls: list[tuple[str, tuple[Any, ...]]], n: int) -> Iterator[Launch]:
+def step_launches(
+    calls: list[tuple[str, tuple[Any, ...]]], n: int, tf32: bool = False
+) -> Iterator[Launch]:
     """The launches of a whole step with n images, as conv_cuda, norm_cuda and pool make them."""
     seen = False  # the first convolution's images need no gradient
     for i, (name, shapes) in enumerate(calls):
         if name == "conv2d":
             z = next(s[0] for later, s in calls[i:] if later == "normalise_batch")
-            yield from _convolution(n, *shapes[:2], z, seen)
+            yield from _convolution(n, shapes[0], shapes[1], z, seen, tf32)
             seen = True
         elif name == "normalise_batch":
             yield from _norm(n * int(np.prod(shapes[0])), shapes[3:] not in ((), (None,)))
@@ -98,29 +102,38 @@ def step_launches(calls: list[tuple[str, tuple[Any, ...]]], n: int) -> Iterator[
             yield Launch("to_winners", x + 2 * y)
 
 
-def _convolution(n: int, x: Any, w: Any, z: Any, needs_dx: bool) -> Iterator[Launch]:
-    (_, h, _, c), (r, s, _, k), (_, p, q, _) = x, w, z
+def _convolution(n: int, x: Any, w: Any, z: Any, needs_dx: bool, tf32: bool) -> Iterator[Launch]:
+    (_, h, across, c), (r, s, _, k), (_, p, q, _) = x, w, z
     images, outputs, weights = n * int(np.prod(x)), n * p * q * k, r * s * c * k
     columns, operations = n * p * q * r * s * c, 2 * outputs * r * s * c
-    if (r, s, p) == (1, 1, h):
-        sides, read = images, 0
-    else:
-        sides, read = columns, columns
-        yield Launch("im2col", images + columns, columns=images + columns)
-        yield Launch("im2col", images + columns, columns=images + columns)  # for dw
-        if needs_dx:
-            yield Launch("col2im", images + columns, columns=images + columns)
-    numbers = sides + weights + outputs
-    for _ in range(2 + needs_dx):  # the outputs, dw and dx
-        yield Launch("product", numbers, operations, read, images if read else 0)
+    ways = (r, s), (-(-h // p), -(-across // q)), (1, 1), np.float32
+    fast = not tf32 and pays(n, (p, q), c, k, *ways)
+    fast_dx = not tf32 and pays(n, (h, across), k, c, *ways)
+    no_columns = (r, s, p) == (1, 1, h)
+    sides, read = (images, 0) if no_columns else (columns, columns)
+    for winograd, gather in ((fast, "im2col"), (fast_dx, "col2im"), (False, "im2col")):
+        if gather == "col2im" and not needs_dx:
+            continue
+        if winograd:
+            yield from _winograd(n * -(-p // 4) * -(-q // 4), images, outputs, c, k)
+            continue
+        if not no_columns:
+            yield Launch(gather, images + columns, columns=images + columns)
+        yield Launch("product", sides + weights + outputs, operations, read, images if read else 0)
+
+
+def _winograd(tiles: int, images: int, outputs: int, c: int, k: int) -> Iterator[Launch]:
+    v, windows, m, weights = 36 * tiles * c, 36 * c * k, 36 * tiles * k, 9 * c * k
+    spread, ends = v + windows, images + weights + outputs
+    yield Launch("winograd_inputs", images + weights + spread, columns=images + weights + spread)
+    yield Launch("product", spread + m, 2 * 36 * tiles * c * k, spread + m, ends)
+    yield Launch("winograd_outputs", m + outputs, columns=m + outputs)
 
 
 def _norm(size: int, residual: bool) -> Iterator[Launch]:
-    yield Launch("sum_moments", size)
-    yield Launch("find_moments", 0)
+    yield Launch("find_moments", size)
     yield Launch("normalise", (2 + residual) * size)
-    yield Launch("sum_gradients", (4 if residual else 2) * size)
-    yield Launch("find_gradients", 0)
+    yield Launch("find_gradients", (4 if residual else 2) * size)
     yield Launch("normalise_gradient", 3 * size)
 
 
@@ -138,10 +151,10 @@ def paper(model: str, n: int) -> dict[str, Any]:
     arguments, _ = MODELS[model]
     size = sum(p.size for p in models.build(model, **arguments).parameters())
     calls = trace(model)
-    launches = [*step_launches(calls, n), Launch("sgd", 5 * size)]
-    rows = []
+    both = [[*step_launches(calls, n, tf32), Launch("sgd", 5 * size)] for tf32 in (False, True)]
+    launches, rows = both[0], []
     for kernel in dict.fromkeys(launch.kernel for launch in launches):
-        own = [launch for launch in launches if launch.kernel == kernel]
+        own, of_tf32 = ([u for u in every if u.kernel == kernel] for every in both)
         row = {
             "kernel": kernel,
             "launches": len(own),
@@ -149,13 +162,16 @@ def paper(model: str, n: int) -> dict[str, Any]:
             "giga_operations": sum(launch.operations for launch in own) / 1e9,
         }
         for name, device in DEVICES.items():
-            row[name] = [1e3 * sum(floor(u, device, tf32) for u in own) for tf32 in (False, True)]
+            row[name] = [
+                1e3 * sum(floor(u, device, tf32) for u in every)
+                for tf32, every in ((False, own), (True, of_tf32))
+            ]
         rows.append(row)
     totals = {
         name: {
-            "floor_ms": [1e3 * sum(floor(u, device, t) for u in launches) for t in (False, True)],
+            "floor_ms": [1e3 * sum(floor(u, device, t) for u in both[t]) for t in (False, True)],
             "ideal_ms": [
-                1e3 * sum(floor(u, device, t, ideal=True) for u in launches) for t in (False, True)
+                1e3 * sum(floor(u, device, t, ideal=True) for u in both[t]) for t in (False, True)
             ],
         }
         for name, device in DEVICES.items()

@@ -4,7 +4,8 @@ As many images at a time as have their columns in WORKSPACE bytes, so that memor
 each such chunk is two launches, whatever the number of groups, as the columns are group-major and
 cuBLAS takes weights and outputs apart by itself. A 1x1 window that reads every pixel once needs no
 columns. In 16 bits (`precision`) the launch that gathers columns rounds the other operand, too.
-Where every channel is a group there are no products, but kernels for that (`depthwise_cuda`).
+Where every channel is a group there are no products, but kernels for that (`depthwise_cuda`); large
+3x3 convolutions in float32 are done by `winograd_cuda`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from . import depthwise_cuda
+from . import depthwise_cuda, winograd_cuda
 from .dispatch import array_module
 from .im2col import Pair, conv_shape, launch_col2im, launch_im2col
 from .launch import Source, pixel_grid, same_floats
@@ -98,6 +99,11 @@ def convolve(
         multiply(x.reshape(1, -1, c), w.reshape(1, c, k), y.reshape(1, -1, k))
         finish(y, b, residual, relu)
         return y
+    ways = (r, s), stride, dilation, x.dtype
+    if groups == 1 and winograd_cuda.pays(len(x), (p, q), c, k, *ways):
+        b, residual = (v if v is None else xp.ascontiguousarray(v) for v in (b, residual))
+        more: dict[str, Any] = {"padding": padding, "size": (p, q), "relu": relu}
+        return winograd_cuda.correlate(x, w, b, residual, **more, room=WORKSPACE)
     w, beside = _beside(w, number)
     for images in _chunks(len(x), p * q * depth * groups * number.itemsize):
         with workspace((groups, images.stop - images.start, p, q, r, s, c), number, x) as columns:
@@ -126,8 +132,14 @@ def convolve_input_gradient(
     xp, params = array_module(g), {"stride": stride, "padding": padding, "dilation": dilation}
     if _depthwise(w.shape, groups):
         return depthwise_cuda.convolve_input_gradient(g, w, total, size=size, **params)
-    g, w, (r, s, c, _) = xp.ascontiguousarray(g), xp.ascontiguousarray(w), w.shape
+    g, w, (r, s, c, k) = xp.ascontiguousarray(g), xp.ascontiguousarray(w), w.shape
     (n, p, q, _), depth = g.shape, r * s * c
+    total = None if total is None else xp.ascontiguousarray(total)
+    ways = (r, s), stride, dilation, g.dtype
+    if groups == 1 and max(padding) < 3 and winograd_cuda.pays(n, size, k, c, *ways):
+        border = 2 - padding[0], 2 - padding[1]
+        more: dict[str, Any] = {"padding": border, "size": size, "relu": False, "rotated": True}
+        return winograd_cuda.correlate(g, w, None, total, **more, room=WORKSPACE)
     dx = empty((n, *size, c * groups), g.dtype, like=g)
     g, w = narrow(operand_dtype(g.dtype), g, w)
     matrices = _by_group(w, groups).transpose(0, 2, 1)  # (groups, k/groups, depth)
@@ -135,7 +147,6 @@ def convolve_input_gradient(
         multiply(_by_group(g, 1), matrices, _by_group(dx, 1))
         finish(dx, None, total, relu=False)
         return dx
-    total = None if total is None else xp.ascontiguousarray(total)
     for images in _chunks(n, p * q * depth * groups * dx.itemsize):
         m = images.stop - images.start
         with workspace((groups, m, p, q, r, s, c), dx.dtype, like=dx) as columns:

@@ -63,7 +63,8 @@ def sums_of_all(gradients: list[Any]) -> Any:
 
 def _filled(*values: float, shape: tuple[int, ...] = (), dtype: Any = np.float64) -> Any:
     """A case input: these numbers, or one of them everywhere."""
-    numbers = np.array(values, dtype) if len(values) > 1 else np.full(shape, values[0], dtype)
+    numbers = np.array(values, dtype)
+    numbers = numbers if numbers.size > 1 else np.full(shape, numbers[0])
     make = lambda rng, kind: numbers.copy()  # noqa: E731
     make.__name__ = f"filled{values}"
     return make

@@ -27,6 +27,7 @@ import numpy as np
 __all__ = [
     "MOST_ROWS",
     "THREADS",
+    "WARP",
     "CuPy",
     "Parameter",
     "Signature",

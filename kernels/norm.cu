@@ -1,11 +1,11 @@
-// BatchNorm with the residual and the ReLU after it, and its gradient: three launches each.
+// BatchNorm with the residual and the ReLU after it, and its gradient: two launches each.
 //
 // x is rows of c channels. In all kernels that pass over it, threadIdx.x takes neighbouring
 // channels and threadIdx.y neighbouring rows, so a warp reads one piece of memory, what belongs to
 // a channel stays in registers, and nothing is divided.
 //
 // Sums over rows: each thread adds up short RUNs in T and these in double; the threads of a block
-// add up theirs through shared memory, and one more launch those of all blocks, always in one
+// add up theirs through shared memory, and the block that comes last those of all, always in one
 // order. The number of parts depends on the shape alone, so the results do, too. x is taken
 // relative to its first row: squares of small differences lose nothing.
 #include "common.cuh"
@@ -30,6 +30,41 @@ __device__ void add_rows(double& a, double& b) {
   b = sums[1][at];
 }
 
+// The sums of a and b over all blocks of the grid's x, for the grid's y each. Returns whether this
+// thread has them: threads with threadIdx.y == 0 of the block that comes here last; no other block
+// may need them. parts (2, gridDim.x, c) takes what each block found; arrived (gridDim.y,) are
+// zeros, and again in the end. The fences see to it that the last block reads what the others wrote,
+// as in the CUDA programming guide, "memory fence functions".
+__device__ bool add_blocks(
+    double& a, double& b, double* parts, unsigned* arrived, int channel, int c) {
+  __shared__ bool last;
+  bool mine = channel < c;
+  long long second = (long long)gridDim.x * c;
+  add_rows(a, b);
+  if (mine && threadIdx.y == 0) {
+    long long at = (long long)blockIdx.x * c + channel;
+    parts[at] = a;
+    parts[second + at] = b;
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0 && threadIdx.y == 0) {
+    last = atomicAdd(arrived + blockIdx.y, 1u) == gridDim.x - 1;
+    if (last) arrived[blockIdx.y] = 0;
+  }
+  __syncthreads();
+  if (!last) return false;
+  __threadfence();
+  const volatile double* all = parts;  // not from the first-level cache
+  a = b = 0;
+  for (int part = threadIdx.y; mine && part < gridDim.x; part += blockDim.y) {
+    a += all[(long long)part * c + channel];
+    b += all[second + (long long)part * c + channel];
+  }
+  add_rows(a, b);
+  return mine && threadIdx.y == 0;
+}
+
 // (x - mean) / sqrt(var + eps) * gamma + beta = x * scale + shift. The same bits in every kernel,
 // for the gradient finds the sign of the output from x again.
 __device__ __forceinline__ double scale_of(double gamma, double var, double eps) {
@@ -39,11 +74,19 @@ __device__ __forceinline__ double shift_of(double scale, double beta, double mea
   return fma(-mean, scale, beta);
 }
 
-// parts (2, parts, c): the sums of x - x[0] and of its square over the rows of each part; the parts
-// are the blocks of the grid's x.
+// mean and var (c,) of x, and the table (2, c): scale and shift. The parts are the blocks of the
+// grid's x. per_row: 1 / rows.
+//
+// Running statistics, where there are any, move towards the batch's by `momentum`, and `tracked`
+// counts the batch. With a negative momentum they are the average of all batches; then every block
+// reads how many there were, and the caller counts. unbiased: rows / (rows - 1).
 template <typename T>
-__global__ void __launch_bounds__(256) sum_moments(
-    const T* __restrict__ x, double* __restrict__ parts, long long rows, int c, int rows_a_part) {
+__global__ void __launch_bounds__(256) find_moments(
+    const T* __restrict__ x, const T* __restrict__ gamma, const T* __restrict__ beta,
+    double* parts, unsigned* arrived, double* __restrict__ mean, double* __restrict__ var,
+    double* __restrict__ table, OPTIONAL T* __restrict__ running_mean,
+    OPTIONAL T* __restrict__ running_var, OPTIONAL long long* __restrict__ tracked, long long rows,
+    int c, int rows_a_part, double per_row, double eps, double momentum, double unbiased) {
   int channel = blockIdx.y * blockDim.x + threadIdx.x;
   bool mine = channel < c;
   long long first = (long long)blockIdx.x * rows_a_part;
@@ -62,36 +105,7 @@ __global__ void __launch_bounds__(256) sum_moments(
     total += sum;
     squares += square;
   }
-  add_rows(total, squares);
-  if (mine && threadIdx.y == 0) {
-    long long at = (long long)blockIdx.x * c + channel;
-    parts[at] = total;
-    parts[(long long)gridDim.x * c + at] = squares;
-  }
-}
-
-// mean and var (c,) from the parts, and the table (2, c): scale and shift. A block for blockDim.x
-// channels, whose threads go through the parts. per_row: 1 / rows.
-//
-// Running statistics, where there are any, move towards the batch's by `momentum`, and `tracked`
-// counts the batch. With a negative momentum they are the average of all batches; then every block
-// reads how many there were, and the caller counts. unbiased: rows / (rows - 1).
-template <typename T>
-__global__ void __launch_bounds__(256) find_moments(
-    const double* __restrict__ parts, const T* __restrict__ x, const T* __restrict__ gamma,
-    const T* __restrict__ beta, double* __restrict__ mean, double* __restrict__ var,
-    double* __restrict__ table, OPTIONAL T* __restrict__ running_mean,
-    OPTIONAL T* __restrict__ running_var, OPTIONAL long long* __restrict__ tracked, int count,
-    double per_row, int c, double eps, double momentum, double unbiased) {
-  int channel = blockIdx.y * blockDim.x + threadIdx.x;
-  bool mine = channel < c;
-  double total = 0, squares = 0;
-  for (int part = threadIdx.y; mine && part < count; part += blockDim.y) {
-    total += parts[(long long)part * c + channel];
-    squares += parts[(long long)(count + part) * c + channel];
-  }
-  add_rows(total, squares);
-  if (!mine || threadIdx.y != 0) return;
+  if (!add_blocks(total, squares, parts, arrived, channel, c)) return;
   double offset = total * per_row;
   double m = (double)x[channel] + offset;
   double spread = squares * per_row - offset * offset;
@@ -128,15 +142,17 @@ __global__ void __launch_bounds__(256) normalise(
   }
 }
 
-// parts (2, parts, c): the sums of g and of g * (x - mean rounded to T), where g is masked by the
-// sign of the output: of `y` when given, which also writes the masked g; else, when `gated`, of x *
-// scale + shift.
+// dgamma and dbeta (c,): sums of g and of g * (x - mean rounded to T), where g is masked by the sign
+// of the output: of `y` when given, which also writes the masked g; else, when `gated`, of x * scale
+// + shift. And the table (5, c): a, b, d of dx = a * g + b * x + d, and scale and shift.
+// `from_batch`: the statistics depend on x, too.
 template <typename T>
-__global__ void __launch_bounds__(256) sum_gradients(
+__global__ void __launch_bounds__(256) find_gradients(
     const T* __restrict__ g, const T* __restrict__ x, OPTIONAL const T* __restrict__ y,
     OPTIONAL T* __restrict__ masked, const T* __restrict__ gamma, const T* __restrict__ beta,
-    const double* __restrict__ mean, const double* __restrict__ var, double* __restrict__ parts,
-    long long rows, int c, int rows_a_part, int gated, double eps) {
+    const double* __restrict__ mean, const double* __restrict__ var, double* parts,
+    unsigned* arrived, T* __restrict__ dgamma, T* __restrict__ dbeta, double* __restrict__ table,
+    long long rows, int c, int rows_a_part, double per_row, int gated, int from_batch, double eps) {
   int channel = blockIdx.y * blockDim.x + threadIdx.x;
   bool mine = channel < c;
   T origin = 0, by = 0, plus = 0;
@@ -151,7 +167,7 @@ __global__ void __launch_bounds__(256) sum_gradients(
   double total = 0, products = 0;
   for (long long start = first + threadIdx.y; mine && start < last; start += RUN * blockDim.y) {
     T sum = 0, product = 0;
-#pragma unroll 2
+#pragma unroll 1
     for (int i = 0; i < RUN; ++i) {
       long long row = start + i * blockDim.y;
       if (row >= last) continue;
@@ -165,31 +181,7 @@ __global__ void __launch_bounds__(256) sum_gradients(
     total += sum;
     products += product;
   }
-  add_rows(total, products);
-  if (mine && threadIdx.y == 0) {
-    long long at = (long long)blockIdx.x * c + channel;
-    parts[at] = total;
-    parts[(long long)gridDim.x * c + at] = products;
-  }
-}
-
-// dgamma and dbeta (c,) from the parts, and the table (5, c): a, b, d of dx = a * g + b * x + d,
-// and scale and shift. `from_batch`: the statistics depend on x, too.
-template <typename T>
-__global__ void __launch_bounds__(256) find_gradients(
-    const double* __restrict__ parts, const T* __restrict__ gamma, const T* __restrict__ beta,
-    const double* __restrict__ mean, const double* __restrict__ var, T* __restrict__ dgamma,
-    T* __restrict__ dbeta, double* __restrict__ table, int count, double per_row, int c,
-    int from_batch, double eps) {
-  int channel = blockIdx.y * blockDim.x + threadIdx.x;
-  bool mine = channel < c;
-  double total = 0, products = 0;
-  for (int part = threadIdx.y; mine && part < count; part += blockDim.y) {
-    total += parts[(long long)part * c + channel];
-    products += parts[(long long)(count + part) * c + channel];
-  }
-  add_rows(total, products);
-  if (!mine || threadIdx.y != 0) return;
+  if (!add_blocks(total, products, parts, arrived, channel, c)) return;
   double m = mean[channel], inverse_std = rsqrt(var[channel] + eps);
   products += ((double)(T)m - m) * total;  // the sums were taken relative to the rounded mean
   double along = products * inverse_std;   // dgamma

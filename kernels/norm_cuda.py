@@ -1,6 +1,9 @@
-"""BatchNorm on the GPU: the launches of norm.cu. Three for the output and three for the gradient:
-sums over parts of the rows, sums of the parts with all that is done channel by channel, and the
+"""BatchNorm on the GPU: the launches of norm.cu. Two for the output and two for the gradient: sums
+over parts of the rows, of which the last block makes all that is done channel by channel, and the
 pass that writes.
+
+Blocks count themselves in `_arrived`, one array for each GPU: BatchNorms must follow one another,
+as launches on one stream do.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .dispatch import array_module
-from .launch import Source, pixel_grid, same_floats
+from .launch import WARP, Source, pixel_grid, same_floats
 from .memory import empty, workspace
 
 __all__ = ["normalise", "normalise_batch", "normalise_gradient", "serves_norm"]
@@ -20,6 +23,7 @@ SOURCE = Source("norm.cu")
 LEAST = 128  # rows that are summed as one part, at least
 BLOCKS = 1024  # of a pass that sums, about, and …
 PARTS = 64, 512  # … how many parts its blocks make of the rows
+_arrived: dict[Any, Any] = {}
 LARGE = 1 << 20  # numbers from which on a thread writes more of them
 
 
@@ -41,15 +45,24 @@ def _parts(rows: int, c: int) -> tuple[int, int]:
     return -(-rows // size), size
 
 
-def _grids(x: Any) -> tuple[int, int, int, int, int, Any, Any, Any, Any]:
-    """rows, c, parts, rows a part, each; the grids of the passes that sum, of the launch between
-    and of the pass that writes; the block.
+def _grids(x: Any) -> tuple[int, int, int, int, int, Any, Any, Any]:
+    """rows, c, parts, rows a part, each; the grids of the sums and of the pass that writes; the
+    block.
     """
     c = x.shape[-1]
     rows, each = x.size // c, 16 if x.size >= LARGE else 4
     parts, size = _parts(rows, c)
     (writes, tiles), block = pixel_grid(rows, c, each)
-    return rows, c, parts, size, each, (parts, tiles), (1, tiles), (writes, tiles), block
+    return rows, c, parts, size, each, (parts, tiles), (writes, tiles), block
+
+
+def _counters(x: Any) -> Any:
+    """Zeros (c // 32 or more,) beside x; kernels leave them so."""
+    place = getattr(getattr(x, "device", None), "id", None)
+    least = -(-x.shape[-1] // WARP)
+    if place not in _arrived or len(_arrived[place]) < least:
+        _arrived[place] = array_module(x).zeros(max(least, 1024), np.uint32)
+    return _arrived[place]
 
 
 def _contiguous(*arrays: Any) -> tuple[Any, ...]:
@@ -62,7 +75,7 @@ def normalise(x: Any, scale: Any, shift: Any, residual: Any = None, *, relu: boo
     x, residual = _contiguous(x, residual)
     scale, shift = (v.astype(np.float64, copy=False) for v in (scale, shift))
     y = empty(x.shape, x.dtype, like=x)
-    rows, c, *_, each, _, _, writes, block = _grids(x)
+    rows, c, *_, each, _, writes, block = _grids(x)
     SOURCE.launch(
         *("normalise", writes, block, x, scale, shift, residual, y, rows, c, each, int(relu))
     )
@@ -83,19 +96,18 @@ def normalise_batch(
     momentum: float | None = None,
 ) -> tuple[Any, Any, Any]:
     """The same by the batch's own mean and variance, which are returned too, float64 (c,); running
-    statistics move in the launch between.
+    statistics move, too.
     """
     x, gamma, beta, residual = _contiguous(x, gamma, beta, residual)
-    rows, c, count, size, each, sums, between, writes, block = _grids(x)
+    rows, c, count, size, each, sums, writes, block = _grids(x)
     y, moments = empty(x.shape, x.dtype, like=x), empty((2, c), np.float64, like=x)
     mean, var = moments
     move = -1.0 if momentum is None else float(momentum)
     with workspace((count + 1, 2, c), np.float64, like=x) as scratch:
         parts, table = scratch[:count], scratch[count]
-        SOURCE.launch("sum_moments", sums, block, x, parts, rows, c, size)
         SOURCE.launch(
-            *("find_moments", between, block, parts, x, gamma, beta, mean, var, table),
-            *(running_mean, running_var, tracked, count, 1 / rows, c, float(eps), move),
+            *("find_moments", sums, block, x, gamma, beta, parts, _counters(x), mean, var, table),
+            *(running_mean, running_var, tracked, rows, c, size, 1 / rows, float(eps), move),
             rows / max(1, rows - 1),
         )
         SOURCE.launch(
@@ -123,19 +135,16 @@ def normalise_gradient(
     """dx, dgamma, dbeta, and with `y` the masked g, else None."""
     g, x, gamma, beta, y = _contiguous(g, x, gamma, beta, y)
     mean, var = (v.astype(np.float64, copy=False) for v in (mean, var))
-    rows, c, count, size, each, sums, between, writes, block = _grids(x)
+    rows, c, count, size, each, sums, writes, block = _grids(x)
     dx, lines = empty(x.shape, x.dtype, like=x), empty((2, c), x.dtype, like=x)
     dgamma, dbeta = lines
     masked, gated = None if y is None else empty(x.shape, x.dtype, like=x), int(relu and y is None)
     with workspace((2 * count + 5, c), np.float64, like=x) as scratch:
         parts, table = scratch[: 2 * count], scratch[2 * count :]
         SOURCE.launch(
-            *("sum_gradients", sums, block, g, x, y, masked, gamma, beta, mean, var, parts),
-            *(rows, c, size, gated, float(eps)),
-        )
-        SOURCE.launch(
-            *("find_gradients", between, block, parts, gamma, beta, mean, var, dgamma, dbeta),
-            *(table, count, 1 / rows, c, int(from_batch), float(eps)),
+            *("find_gradients", sums, block, g, x, y, masked, gamma, beta, mean, var, parts),
+            *(_counters(x), dgamma, dbeta, table, rows, c, size, 1 / rows, gated),
+            *(int(from_batch), float(eps)),
         )
         masked_g = g if masked is None else masked
         SOURCE.launch(

@@ -8,14 +8,17 @@ the outputs' gradient.
 
 On paper it pays twice. A tile of 4x4 outputs takes 36 products for each pair of channels instead of
 144; and im2col writes each number of an image nine times and reads that again, where the tiles are
-36 numbers for 16. Of the 13 layers of ResNet-18 that are 3x3 at stride 1, batch 128, the floors of
-forward, dx and dw together are, in ms, by columns / by Winograd:
+36 numbers for 16. The floors of the 13 layers of ResNet-18 that are 3x3 at stride 1, batch 128,
+float32, in ms, by columns / by Winograd:
 
-    H100 SXM   float32 23.3 /  9.5      A100   float32 69.2 / 23.9      T4   float32 206 / 92
+                       H100 SXM          A100 SXM            T4
+    output, dx     7.8 / 3.2 each    23.1 / 8.0 each    68.8 / 30.6 each
+    dw             7.8 / 3.2         23.1 / 8.0         68.8 / 30.6
 
-`pays` counts the same numbers for each layer. It is for float32 alone: TF32 and 16 bits multiply
-faster by a factor of 7 and more, and the transforms enlarge their roundings about four times (see
-`bf16`). dw keeps its columns: with it a layer would be 13 launches.
+`pays` counts the same numbers for each layer. dw keeps its columns: with three launches for each of
+the three products a layer would take 13 with its BatchNorm, and 12 are what we allow. TF32 and 16
+bits keep columns, too: they multiply 7 times as fast and more, so less is to be saved, and the
+transforms enlarge their roundings about four times (see `bf16`).
 
 Source: Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308.
 """
@@ -38,6 +41,7 @@ __all__ = ["constants", "correlate", "pays"]
 SOURCE = Source("winograd.cu")
 SIDE = 4  # outputs along a side of a tile
 PLANES = 36
+CHANNELS = 16  # inputs and outputs at least: with fewer, most threads of a warp would idle
 
 
 def constants() -> str:
@@ -71,7 +75,7 @@ def pays(
     >>> pays(128, (56, 56), 3, 64, three, ones, ones, "float32")
     False
     """
-    if (*window, *stride, *dilation) != (3, 3, 1, 1, 1, 1):
+    if (*window, *stride, *dilation) != (3, 3, 1, 1, 1, 1) or min(c, k) < CHANNELS:
         return False
     if operand_kind() != "float32" or np.dtype(dtype) != np.float32:
         return False

@@ -23,7 +23,7 @@ CALLS = [
 
 
 def test_launches_are_those_of_the_twins(monkeypatch: pytest.MonkeyPatch, rng):
-    """A convolution, its BatchNorm with a residual, and both gradients: 12 with the products."""
+    """A convolution, its BatchNorm with a residual, and both gradients: 10 with the products."""
     recorder = Recorder()
     monkeypatch.setattr(launch, "platform", recorder)
     shapes = (2, 6, 6, 3), (3, 3, 3, 5), (2, 6, 6, 5), (5,)
@@ -38,7 +38,7 @@ def test_launches_are_those_of_the_twins(monkeypatch: pytest.MonkeyPatch, rng):
     made = Counter(name.partition("<")[0] for name, *_ in recorder.calls)
     on_paper = [*gpu.step_launches(CALLS, 2)][len([*gpu.step_launches(list(FIRST), 2)]) :]
     assert Counter(u.kernel for u in on_paper) == made + Counter(product=3)
-    assert len(on_paper) == 12
+    assert len(on_paper) == 10
 
 
 def test_numbers_by_hand():
@@ -48,13 +48,25 @@ def test_numbers_by_hand():
     product = launches["product"]
     assert product.numbers == columns + weights + outputs
     assert product.operations == 2 * outputs * 27
-    assert launches["sum_gradients"].numbers == 4 * outputs
+    assert launches["find_gradients"].numbers == 4 * outputs
     device = gpu.Device(bandwidth=1e3, float32=1.0, tf32=1e9)
     assert gpu.floor(product, device, tf32=False) == product.operations
     assert gpu.floor(product, device, tf32=True) == 4 * product.numbers / 1e3
     without = 4 * (images + weights + outputs) / 1e3
     assert gpu.floor(product, device, tf32=True, ideal=True) == without
     assert gpu.floor(launches["im2col"], device, tf32=True, ideal=True) == 0
+
+
+def test_winograd_by_hand():
+    """16 tiles of 8x8 images: by float32 units, but not by TF32 units."""
+    x, w = (1, 8, 8, 16), (3, 3, 16, 16)
+    calls = [*FIRST, ("conv2d", (x, w)), ("normalise_batch", (x, (16,), (16,)))]
+    launches = [u for u in gpu.step_launches(calls, 4) if "winograd" in u.kernel]
+    assert [u.kernel for u in launches] == ["winograd_inputs", "winograd_outputs"] * 2
+    image, tiles, windows = 4 * 64 * 16, 36 * 16 * 16, 36 * 16 * 16
+    assert launches[0].numbers == image + 9 * 256 + tiles + windows
+    assert launches[1].numbers == tiles + image
+    assert not any("winograd" in u.kernel for u in gpu.step_launches(calls, 4, tf32=True))
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]):

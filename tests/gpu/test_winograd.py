@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires.kernels import launch, winograd_cuda
+from minires.kernels import conv_cuda, launch, norm_cuda, winograd_cuda
 from minires.kernels.conv import conv2d, conv2d_input_gradient
 from minires.kernels.launch import FOLDER
 from minires.kernels.precision import operands
@@ -84,13 +84,39 @@ def test_where_it_pays():
             assert not pays(128, (8, 8), 64, 64, three, one, one, np.float32)
 
 
+def test_launches_of_a_layer(rng: Any, platform: Emulated):
+    """With both gradients and its BatchNorm, and three more for the products: 12."""
+    x, w, gamma = (
+        rng.standard_normal(s).astype("f4") for s in ((16, 8, 8, 16), (3, 3, 16, 16), 16)
+    )
+    params: Any = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    z = conv_cuda.convolve(x, w, **params)
+    assert_near(z, conv2d.reference(x.astype(np.float64), w.astype(np.float64), **params))
+    y, mean, var = norm_cuda.normalise_batch(z, gamma, gamma, eps=1e-5, relu=True)
+    rest: Any = {"relu": True, "from_batch": True}
+    dz = norm_cuda.normalise_gradient(y, z, gamma, gamma, mean, var, **rest)[0]
+    dx = conv_cuda.convolve_input_gradient(dz, w, x, size=(8, 8), **params)
+    exact = [a.astype(np.float64) for a in (dz, w, x)]
+    assert_near(dx, conv2d_input_gradient.reference(*exact, size=(8, 8), **params))
+    conv_cuda.convolve_weight_gradient(x, dz, window=(3, 3), **params)
+    norms = ["find_moments", "normalise", "find_gradients", "normalise_gradient"]
+    both = ["winograd_inputs", "winograd_outputs"]
+    expected = [*both, *(f"{name}<float>" for name in norms), *both, "im2col<float>"]
+    assert platform.launches == expected
+
+
 def test_the_transforms_are_the_schemes():
     text = (FOLDER / "winograd.cuh").read_text()
     assert text == winograd_cuda.constants()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", ["asan", "tsan"])
-def test_sanitizers_find_nothing(flavour: str):
-    chosen = "outputs_and_input"
+@pytest.mark.parametrize(
+    ("flavour", "chosen"),
+    [
+        ("asan", "outputs_and_input or of_a_layer"),
+        ("tsan", "outputs_and_input and shapes4"),  # threads share nothing; each is one of the OS
+    ],
+)
+def test_sanitizers_find_nothing(flavour: str, chosen: str):
     assert sanitizer_reports(flavour, "tests/gpu/test_winograd.py", "-k", chosen) == []
