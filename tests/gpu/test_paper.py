@@ -60,5 +60,6 @@ def test_a_step_launches_what_the_paper_says(
     moved["sgd"] = moved["sgd"] // 3 * 5  # weights and momentum are read and written
     for kernel in expected:
         numbers = sum(u.numbers for u in paper if u.kernel == kernel)
-        if numbers:  # find_moments and find_gradients see sums only
-            assert moved[kernel] == pytest.approx(gpu.NUMBER * numbers, rel=0.05), kernel
+        # left out on paper: sums of parts of the rows, counters of blocks, and what dx is added to
+        share = 0.2 if kernel.startswith(("find_", "winograd_outputs")) else 0.05
+        assert moved[kernel] == pytest.approx(gpu.NUMBER * numbers, rel=share), kernel
