@@ -20,8 +20,8 @@ from minires.train.metrics import Tally
 from minires.train.step import TrainStep
 from minires.weights import load_file
 from tests import tolerances
+from tests.commands import TINY
 from tests.gpu.emulated import Emulated
-from tests.gpu.test_errors import TINY
 
 __all__: list[str] = []
 
