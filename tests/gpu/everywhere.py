@@ -38,6 +38,7 @@ ELSEWHERE = {
     "kernel_twin": "tests/gpu/test_ops.py does the same on the device",
     "cross_entropy: label": "there a wrong label makes the loss NaN",
     "test_bf16_learns_alike": "about the CPU's bf16 instructions",
+    "test_a_precision_that_the_cpu_lacks": "about the CPU's bf16 instructions",
     "test_logistic_regression_fails": "about the built-in pictures, 10 million numbers of them",
     "test_example_prints_what_it_says": "31 steps of 64 images take minutes in the emulator",
     "test_a_long_chain": "thousands of launches, and a limit of time",
