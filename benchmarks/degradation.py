@@ -68,7 +68,8 @@ def study(base: TrainConfig, runs: Path, results: Path, **options: Any) -> dict[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, draw, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.degradation", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
     parser.add_argument("--runs", type=Path, default=Path("runs/degradation"), metavar="DIR")
     parser.add_argument("--epochs", type=int, default=20)

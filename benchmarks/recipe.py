@@ -21,7 +21,7 @@ from typing import Any
 from minires.train import ConfigError, TrainConfig, Trainer, load_recipe
 from minires.train import recipes as store
 from minires.train.metrics import read_lines, replace_text
-from minires.train.trainer import MOVABLE
+from minires.train.setup import MOVABLE
 
 from .machine import describe
 
@@ -76,7 +76,8 @@ def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, record, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipe", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("name", metavar="NAME", help="of the recipe")
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
     parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="run folder")

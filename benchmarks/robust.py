@@ -158,7 +158,8 @@ class Case:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Disturb, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.robust", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", metavar="DIR", help="where the runs are (a temporary folder)")

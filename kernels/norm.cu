@@ -79,7 +79,8 @@ __device__ __forceinline__ double shift_of(double scale, double beta, double mea
 //
 // Running statistics, where there are any, move towards the batch's by `momentum`, and `tracked`
 // counts the batch. With a negative momentum they are the average of all batches; then every block
-// reads how many there were, and the caller counts. unbiased: rows / (rows - 1).
+// reads how many there were, and the caller counts. unbiased: rows / (rows - 1). A batch that would
+// make them NaN or infinite does not move them: nobody waits to see that such a step is undone.
 template <typename T>
 __global__ void __launch_bounds__(256) find_moments(
     const T* __restrict__ x, const T* __restrict__ gamma, const T* __restrict__ beta,
@@ -118,8 +119,12 @@ __global__ void __launch_bounds__(256) find_moments(
   if (!running_mean) return;
   double move = momentum < 0 ? 1 / (double)(*tracked + 1) : momentum;
   T stay = (T)(1 - move);
-  running_mean[channel] = (T)(stay * running_mean[channel] + move * m);
-  running_var[channel] = (T)(stay * running_var[channel] + move * unbiased * v);
+  T moved_mean = (T)(stay * running_mean[channel] + move * m);
+  T moved_var = (T)(stay * running_var[channel] + move * unbiased * v);
+  if (isfinite(moved_mean) && isfinite(moved_var)) {
+    running_mean[channel] = moved_mean;
+    running_var[channel] = moved_var;
+  }
   if (momentum >= 0 && channel == 0) ++*tracked;
 }
 

@@ -81,6 +81,15 @@ class Tally:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Of an epoch: better than all before; the last; the run ends with the best one's weights."""
+
+    better: bool
+    last: bool
+    goes_back: bool
+
+
 @dataclass
 class Position:
     """How far a run has come. `epoch` counts finished epochs, `batch` those done of the next."""
@@ -114,6 +123,24 @@ class Position:
             "seconds": round(self.seconds, 3),
             "cpu_seconds": round(self.cpu_seconds, 3),
         }
+
+    def judge(self, score: list[float], epochs: int, patience: int | None) -> Verdict:
+        """What the epoch under way is, by its score and the early stopping's patience."""
+        better = self.best is None or score > self.best
+        waited = 0 if better else self.epoch + 1 - self.best_epoch
+        last = self.epoch + 1 == epochs or (patience is not None and waited >= patience)
+        return Verdict(better, last, last and patience is not None and not better)
+
+    def end_epoch(
+        self, record: dict[str, Any], timing: dict[str, Any], score: list[float], found: Verdict
+    ) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.batch, self.tally, self.finished = self.epoch + 1, 0, Tally(), found.last
+        self.norms = self.seconds = self.cpu_seconds = 0.0
+        if found.better:
+            self.best, self.best_epoch = score, self.epoch
+        self.records.append(record)
+        self.timings.append(timing)
 
     def summary(self) -> dict[str, Any]:
         """The last record, and what concerns the whole run."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 from .. import models, optim, random
 from ..backend import resolve_device, resolve_precision, to_device
 from ..kernels import memory
-from .config import DEVICES, ConfigError, TrainConfig, unknown
+from .config import DEVICES, ConfigError, TrainConfig, flag, unknown
 from .finetune import parameter_groups
 from .step import TrainStep
 
 __all__ = [
+    "MOVABLE",
     "build_model",
     "choose_device",
     "choose_precision",
@@ -19,8 +22,33 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_step",
+    "resumed_config",
     "set_threads",
 ]
+
+# these options may change on resuming
+MOVABLE = (
+    "data",
+    "download",
+    "device",
+    "threads",
+    "save_every",
+    "tensorboard",
+    "workers",
+    "cache_gb",
+)
+
+
+def resumed_config(path: Path, changes: dict[str, Any]) -> TrainConfig:
+    """The options in the file `path`, with `changes`. Raises ConfigError for one that is not
+    `MOVABLE`.
+    """
+    config = TrainConfig.load(path)
+    for name, value in changes.items():
+        if name not in MOVABLE and value != getattr(config, name):
+            fixed = f"{flag(name)} is {getattr(config, name)!r} in {path}"
+            raise ConfigError(f"--resume: {fixed} and cannot become {value!r}")
+    return dataclasses.replace(config, **changes).resolved()
 
 
 def choose_device(name: str) -> str:

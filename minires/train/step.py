@@ -58,7 +58,8 @@ class TrainStep:
 
         Raises NonFiniteError naming the operation when the loss or a gradient is NaN or infinite;
         nothing has changed then: not the weights, not the running statistics, not the random state.
-        On a GPU nobody waits to see that: the weights change no more, and `read` tells.
+        On a GPU nobody waits to see that: the weights change no more, the running statistics stay
+        finite, and `read` tells.
         """
         if device_of(x) != "cpu":
             return self._on_gpu(x, target)

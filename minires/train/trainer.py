@@ -15,16 +15,16 @@ from typing import Any
 
 from ..data import prefetch
 from ..errors import DataError, NonFiniteError, PictureError
-from .config import ConfigError, TrainConfig, flag
+from .config import TrainConfig
 from .dead import dead_relus
 from .evaluate import evaluate
 from .finetune import Freezing, load_init, with_network_of_init
 from .folder import RunFolder
 from .keeper import Keeper
 from .lookahead import Lookahead
-from .metrics import Position, Tally, epoch_record, score_of
+from .metrics import Position, Tally, Verdict, epoch_record, score_of
 from .sets import Sets, class_weights, load_sets
-from .setup import choose_device, make_model, make_step, set_threads
+from .setup import choose_device, make_model, make_step, resumed_config, set_threads
 from .watch import (
     Interrupted,
     StopFlag,
@@ -39,17 +39,6 @@ __all__ = ["Trainer", "train"]
 
 WHITEN_BY = 5000  # training images
 DEAD_BY = 500  # images, of the validation if there is one
-# these may change on resuming
-MOVABLE = (
-    "data",
-    "download",
-    "device",
-    "threads",
-    "save_every",
-    "tensorboard",
-    "workers",
-    "cache_gb",
-)
 
 
 class Trainer:
@@ -91,19 +80,13 @@ class Trainer:
         watch: Watch | None = None,
         **changes: Any,
     ) -> Trainer:
-        """Go on with the run in `out`. Only `MOVABLE` options may differ from its config.json.
+        """Go on with the run in `out`; only `setup.MOVABLE` options may differ from its config.
 
         Raises ConfigError for another change, DataError when there is nothing whole to go on from.
         """
         folder = RunFolder.existing(out)
-        config = TrainConfig.load(folder.config)
-        for name, value in changes.items():
-            if name not in MOVABLE and value != getattr(config, name):
-                fixed = f"{flag(name)} is {getattr(config, name)!r} in {folder.config}"
-                raise ConfigError(f"--resume: {fixed} and cannot become {value!r}")
-        config = dataclasses.replace(config, **changes).resolved()
         trainer = cls.__new__(cls)
-        trainer._prepare(config, folder, sets, watch)
+        trainer._prepare(resumed_config(folder.config, changes), folder, sets, watch)
         at = trainer.keeper.restore()
         if at is None:
             trainer.watch.say(f"{out}: no checkpoint yet, starting from the first epoch")
@@ -258,43 +241,38 @@ class Trainer:
         return NonFiniteError(text, error.op, at.step + 1)
 
     def _finish_epoch(self, stop: StopFlag) -> None:
-        at, epoch = self.position, self.position.epoch + 1
+        at, config = self.position, self.config
         decoding = self.sets.decode_share(self._decoding)
         val = None if self.sets.val is None else self._measure("validation", self.sets.val, stop)
-        score = score_of(at.tally, val, by_loss=self.config.early_stopping is not None)
-        better = at.best is None or score > at.best
-        best_epoch = epoch if better else at.best_epoch
-        patience = self.config.early_stopping
-        last = epoch == self.epochs or (patience is not None and epoch - best_epoch >= patience)
-        goes_back = last and patience is not None and not better
+        score = score_of(at.tally, val, by_loss=config.early_stopping is not None)
+        found = at.judge(score, self.epochs, config.early_stopping)
         test = seen = None
-        if last:
-            with self.keeper.best_weights() if goes_back else nullcontext():
+        if found.last:
+            with self.keeper.best_weights() if found.goes_back else nullcontext():
                 test = self._measure("test", self.sets.test, stop)
-                if self.config.test_views != "none":
-                    seen = self._measure("test", self.sets.test, stop, self.config.test_views)
+                if config.test_views != "none":
+                    seen = self._measure("test", self.sets.test, stop, config.test_views)
         norm = at.norms / at.batch
-        record = epoch_record(epoch, at.step, at.rate, at.tally, val, test, seen, norm)
-        if self.config.dead_relus:
+        record = epoch_record(at.epoch + 1, at.step, at.rate, at.tally, val, test, seen, norm)
+        if config.dead_relus:
             some = self.sets.eval_loader((self.sets.val or self.sets.train)[:DEAD_BY])
             record["dead_relus"] = dead_relus(self.model, some, self.device)
         self._count_cpu()
         timing = at.timing() | decoding
+        at.end_epoch(record, timing, score, found)
+        self._save_epoch(record, timing, found)
+        self._tell_news()
+        self.watch.say(describe(record, self.epochs, timing["img_per_s"], timing["seconds"]))
 
-        at.epoch, at.batch, at.tally, at.finished = epoch, 0, Tally(), last
-        at.norms = at.seconds = at.cpu_seconds = 0.0
-        at.best, at.best_epoch = (score if better else at.best), best_epoch
-        at.records.append(record)
-        at.timings.append(timing)
-        if better:
+    def _save_epoch(self, record: dict[str, Any], timing: dict[str, Any], found: Verdict) -> None:
+        at = self.position
+        if found.better:
             self.keeper.save_weights(at, best=True)
-        if not goes_back:
+        if not found.goes_back:
             self.keeper.save_weights(at)
         self.keeper.checkpoint(at)
         self.keeper.add_lines(record, timing)
-        self._tell_news()
         self.keeper.add_skipped(self.sets.skipped)
-        self.watch.say(describe(record, self.epochs, timing["img_per_s"], timing["seconds"]))
         self.keeper.draw(at)
 
     def _count_cpu(self) -> None:
