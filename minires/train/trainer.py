@@ -1,5 +1,4 @@
-"""The training loop: batches, updates, measurements, and a folder from which a run goes on bit for
-bit.
+"""The training loop, and a folder from which a run goes on bit for bit.
 
 Read `Trainer.run`, then what it calls; `Keeper` writes the files.
 """
@@ -220,9 +219,7 @@ class Trainer:
             self.lookahead.after_step(at.step)
 
     def _look(self) -> None:
-        """Bring the sums of the epoch up to date, where a GPU has them, and see whether all is
-        well.
-        """
+        """Bring the epoch's sums up to date, where a GPU has them, and see that all is well."""
         at = self.position
         if (found := self.step.read(at.tally)) is None:
             return
