@@ -13,20 +13,25 @@ REMEDY = "--tensorboard: needs the package tensorboardX: pip install 'minires[te
 
 
 class Events:
-    """Writes the numbers of every epoch to `folder`; `records` are those of before a resumption,
-    which are written again in place of the old files.
-
-    Raises ImportError with the remedy when tensorboardX is missing.
+    """Writes the numbers of every epoch to `folder`, once begun. Raises ImportError with the remedy
+    when tensorboardX is missing.
     """
 
-    def __init__(self, folder: Path, records: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
         except ImportError:  # optional: few want it, and it brings protobuf
             raise ImportError(REMEDY) from None
-        for old in folder.glob("events.out.tfevents.*"):
+        self._make, self._folder = SummaryWriter, folder
+        self._writer: Any = None
+
+    def begin(self, records: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Open the file; `records` are those of before a resumption, which are written again in
+        place of the old files.
+        """
+        for old in self._folder.glob("events.out.tfevents.*"):
             old.unlink()
-        self._writer = SummaryWriter(str(folder))
+        self._writer = self._make(str(self._folder))
         for record in records:
             self.add(record)
 
@@ -41,4 +46,5 @@ class Events:
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

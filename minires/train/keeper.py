@@ -33,7 +33,7 @@ class Keeper:
 
     card: what the weight files say about themselves; images: how many the run trains on, by which
     a resumed one knows that its data is the same; save_every: seconds between checkpoints inside an
-    epoch.
+    epoch; tensorboard: whether to write event files. Raises ImportError when they need a package.
     """
 
     def __init__(
@@ -45,17 +45,21 @@ class Keeper:
         watch: Watch,
         lookahead: Lookahead | None = None,
         save_every: float = 300.0,
+        tensorboard: bool = False,
     ) -> None:
-        self.save_every, self.events = save_every, None
+        self.save_every = save_every
+        self.events = Events(folder.path / EVENTS) if tensorboard else None
         self.folder, self.step, self.card, self.lookahead = folder, step, card, lookahead
         self.images, self.watch = images, watch
-        self.begin()
+        self._saved = self._drawn = 0.0
 
-    events: Events | None
-
-    def begin(self) -> None:
-        """Start the clocks of `checkpoint_now_and_then` and `draw`."""
+    def begin(self, at: Position) -> None:
+        """Start the clocks of `checkpoint_now_and_then` and `draw`, and the event files with the
+        epochs that there are.
+        """
         self._saved, self._drawn = time.monotonic(), 0.0
+        if self.events is not None:
+            self.events.begin(at.records + at.timings)
 
     def save_weights(self, at: Position, best: bool = False) -> None:
         """Write the weights as they are now as last, or as best."""
@@ -117,10 +121,6 @@ class Keeper:
         if self.events is not None:
             self.events.add(record)
             self.events.add(timing)
-
-    def open_events(self, at: Position) -> None:
-        """Begin TensorBoard's event files, with the epochs that there are."""
-        self.events = Events(self.folder.path / EVENTS, at.records + at.timings)
 
     def close_events(self) -> None:
         """Close them, if they are open."""

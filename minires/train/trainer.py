@@ -120,6 +120,7 @@ class Trainer:
             *(folder, self.step, self.card, images, self.watch),
             lookahead=self.lookahead,
             save_every=config.save_every,
+            tensorboard=config.tensorboard,
         )
         self.position = Position()
 
@@ -143,9 +144,7 @@ class Trainer:
         picture cannot be read and that means to stop; the weights of the last good step stay in
         the folder.
         """
-        self.keeper.begin()
-        if self.config.tensorboard:
-            self.keeper.open_events(self.position)
+        self.keeper.begin(self.position)
         what = self.config, self.model, self.sets, self.device
         self.watch.say(f"{introduction(*what)}; {self.folder.path}")
         self._tell_news()

@@ -79,10 +79,11 @@ def test_dead_channels_are_counted(trainer: MakeTrainer, tmp_path: Path):
     assert [line["train_loss"] for line in after] == [line["train_loss"] for line in lines]
 
 
-def test_event_files_without_the_package(trainer: MakeTrainer, monkeypatch):
+def test_event_files_without_the_package(trainer: MakeTrainer, monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match=r"needs the package tensorboardX: pip install"):
-        trainer(tensorboard=True).run()
+        trainer(tensorboard=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_a_run(fails, tmp_path: Path):
