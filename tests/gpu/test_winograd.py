@@ -117,6 +117,7 @@ def test_the_transforms_are_the_schemes():
         ("asan", "outputs_and_input or of_a_layer"),
         ("tsan", "outputs_and_input and shapes4"),  # threads share nothing; each is one of the OS
     ],
+    ids=["asan", "tsan"],  # not the words chosen by, or the child would run this test, too
 )
 def test_sanitizers_find_nothing(flavour: str, chosen: str):
     assert sanitizer_reports(flavour, "tests/gpu/test_winograd.py", "-k", chosen) == []
