@@ -72,6 +72,7 @@ def _conv_norm(
     relu: bool = False,
     training: bool = False,
     eps: float = 1e-5,
+    moving: Any = None,
     **geometry: Any,
 ) -> None:
     if g.fold:
@@ -112,6 +113,7 @@ def _batch_norm(
     running: Any,
     training: bool = False,
     eps: float = 1e-5,
+    moving: Any = None,
 ) -> None:
     inputs = [g.value(x), *_norm(g, gamma, beta, running)]
     g.known(y, g.add("BatchNormalization", inputs, epsilon=eps))
