@@ -11,7 +11,7 @@ from .options import add_command
 
 __all__ = ["add", "run"]
 
-COLUMNS = "{:18} {:9} {:>6}  {:16} {:16} {:>7}  {}"
+COLUMNS = "{:17} {:16} {:>6}  {:16} {:16} {:>7}  {}"
 
 
 def add(commands: Any) -> None:
