@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import minires.random
-from minires import functional as F
 from minires import models, nn
 from minires.autograd import no_grad
 from minires.errors import DTypeError, ShapeError
@@ -276,33 +275,6 @@ def test_bare_arrays_take_the_models_dtype():
         model = models.resnet20().eval()
     assert model(np.zeros((1, 8, 8, 3))).dtype == np.float32
     assert model.to(np.float64)(np.zeros((1, 8, 8, 3), np.float32)).dtype == np.float64
-
-
-def test_the_whitened_net_whitens(rng: np.random.Generator):
-    model = models.whitened_resnet(5, widths=(32, 32, 40))
-    mixed = rng.standard_normal((60, 16, 16, 3)) @ rng.standard_normal((3, 3))
-    mixed[:, :, 1:] += mixed[:, :, :-1]
-    model.whiten(mixed.astype(np.float32))
-    y = F.conv2d(mixed.astype(np.float32), model.conv1.weight).numpy().reshape(-1, 24)
-    np.testing.assert_allclose(y[:, :12], -y[:, 12:], atol=1e-4)
-    moments = y[:, :12].T @ y[:, :12] / len(y)
-    np.testing.assert_allclose(moments, np.eye(12), atol=0.05)  # LEAST_VARIANCE is in the way
-
-
-def test_the_whitened_net_starts_by_passing_its_input_on():
-    model = models.whitened_resnet(5, widths=(32, 32, 40))
-    for i, stage in enumerate(model.stages()):
-        x = images(2, 8, 8, (24, 32, 32)[i])
-        y = stage.conv1(tensor(x)).numpy()
-        np.testing.assert_array_equal(y[..., : x.shape[3]], x)
-        assert y[..., x.shape[3] :].any() == (y.shape[3] > x.shape[3])
-    x = images(3, 32, 32, 3)
-    assert [y.shape[1:] for y in model.features(x)] == [(15, 15, 32), (7, 7, 32), (3, 3, 40)]
-    model(x).backward(np.ones((3, 5)))
-    assert {name for name, p in model.named_parameters() if p.grad is None} == {
-        "conv1.weight",
-        *(f"layer{i}.bn{k}.weight" for i in (1, 2, 3) for k in (1, 2)),
-    }
 
 
 def test_article_net_refuses_images_that_pooling_would_use_up():
