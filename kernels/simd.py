@@ -35,6 +35,7 @@ __all__ = [
     "clear_vector",
     "copy_vector",
     "finish_streams",
+    "float_of_bits",
     "read_float",
     "vector_function",
     "write_float",
@@ -239,6 +240,16 @@ def read_float(_, place):
         return builder.load(builder.inttoptr(arguments[0], FLOAT.as_pointer()), align=4)
 
     return types.float32(types.int64), generate
+
+
+@intrinsic
+def float_of_bits(_, bits):
+    """The float32 that the bits of an int32 mean."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], FLOAT)
+
+    return types.float32(types.int32), generate
 
 
 def add_vectors(lanes: Lanes, to: Any, x: Any, count: Any = None) -> None:

@@ -69,7 +69,7 @@ MUTATIONS = [
             ("silu", "missing term", "g * s * (1 + x * (1 - s))", "g * s"),
             ("relu", "mask left out", "g * (y > 0)", "g * 1"),
             ("leaky_relu", "slope left out", "(g * factor,)", "(g * (factor == 1),)"),
-            ("gelu", "missing term", "(phi + x * density)", "phi"),
+            ("gelu", "that of the identity", "activation.gelu_gradient(g, x)", "g"),
             ("gelu", "dropped factor", "(1 + 3 * 0.044715 * x * x)", "(1 + 0.044715 * x * x)"),
             ("clip", "mask left out", "g * (x == y)", "g"),
             ("maximum", "the other side", "g * (1 - takes_x)", "g * takes_x"),

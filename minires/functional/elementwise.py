@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backend import array_module
 from ..errors import DTypeError
-from ..kernels.activation import erf
+from ..kernels import activation
 from ..kernels.cases import Case, away_from, distinct, permuted_view, positive
 from ..op import op
 from .arithmetic import _pair, _shape, unbroadcast
@@ -116,9 +116,7 @@ def gelu(x, *, approximate="none"):
     """
     xp = need_float("gelu", x)
     if approximate == "none":
-        phi = 0.5 * (1 + erf(x * math.sqrt(0.5)))
-        density = xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return x * phi, lambda g: (g * (phi + x * density),)
+        return activation.gelu(x), lambda g: (activation.gelu_gradient(g, x),)
     if approximate != "tanh":
         raise ValueError(f"gelu: approximate is {approximate!r} but must be 'none' or 'tanh'")
     c = math.sqrt(2 / math.pi)
