@@ -153,8 +153,12 @@ def _max_pool2d_gradient_cpu(
     g: np.ndarray, index: np.ndarray, *, window: Pair, stride: Pair, padding: Pair, size: Pair
 ) -> np.ndarray:
     dx = empty((g.shape[0], *size, g.shape[3]), g.dtype)
-    _to_winners(g, index, dx, window[1], *stride, *padding)
+    _to_winners(g, index, dx, *window, *stride, *padding)
     return dx
+
+
+# Loops over channels index the arrays as they are: to make a view of a pixel takes longer than to
+# go over it.
 
 
 @numba.njit(cache=True, parallel=True)
@@ -164,35 +168,43 @@ def _largest(x, y, index, r, s, sh, sw, ph, pw):
     for line in numba.prange(n * p):
         b, i = line // p, line % p
         for j in range(q):
-            best, place = y[b, i, j], index[b, i, j]
-            best[:] = -np.inf
-            place[:] = 0
             first = True
             for u in range(max(0, ph - i * sh), min(r, h + ph - i * sh)):
                 for v in range(max(0, pw - j * sw), min(s, w + pw - j * sw)):
-                    pixel = x[b, i * sh + u - ph, j * sw + v - pw]
+                    row, column, place = i * sh + u - ph, j * sw + v - pw, np.int32(u * s + v)
+                    if first:
+                        for k in range(c):
+                            y[b, i, j, k] = x[b, row, column, k]
+                            index[b, i, j, k] = place
+                        first = False
+                        continue
                     for k in range(c):
+                        pixel, best = x[b, row, column, k], y[b, i, j, k]
                         # NaN is larger than everything, as in NumPy
-                        if (
-                            first
-                            or pixel[k] > best[k]
-                            or (pixel[k] != pixel[k] and best[k] == best[k])
-                        ):
-                            best[k] = pixel[k]
-                            place[k] = u * s + v
-                    first = False
+                        takes = (pixel > best) | ((pixel != pixel) & (best == best))
+                        y[b, i, j, k] = pixel if takes else best
+                        index[b, i, j, k] = place if takes else index[b, i, j, k]
+            if first:  # nothing of the window is inside
+                for k in range(c):
+                    y[b, i, j, k] = -np.inf
+                    index[b, i, j, k] = 0
 
 
 @numba.njit(cache=True, parallel=True)
-def _to_winners(g, index, dx, s, sh, sw, ph, pw):
-    n, p, q, c = g.shape
+def _to_winners(g, index, dx, r, s, sh, sw, ph, pw):
+    n, h, w, c = dx.shape
+    _, p, q, _ = g.shape
+    zero = g.dtype.type(0)
     for b in numba.prange(n):
         dx[b] = 0
         for i in range(p):
             for j in range(q):
-                for k in range(c):
-                    place = index[b, i, j, k]
-                    dx[b, i * sh + place // s - ph, j * sw + place % s - pw, k] += g[b, i, j, k]
+                for u in range(max(0, ph - i * sh), min(r, h + ph - i * sh)):
+                    for v in range(max(0, pw - j * sw), min(s, w + pw - j * sw)):
+                        row, column, place = i * sh + u - ph, j * sw + v - pw, np.int32(u * s + v)
+                        for k in range(c):
+                            won = index[b, i, j, k] == place
+                            dx[b, row, column, k] += g[b, i, j, k] if won else zero
 
 
 def _launch(name: str, out: Any, *args: Any, images: Any, windows: Any, params: Any) -> None:
