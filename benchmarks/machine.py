@@ -27,10 +27,13 @@ def cpu_name() -> str:
 
 
 def describe() -> dict[str, Any]:
-    """The processor, the vector instructions in use and what holds them down, threads, the date."""
+    """The processor, its cores, the vector instructions in use, what holds them down, threads, the
+    date.
+    """
     held = {name: os.environ[name] for name in HOLDS if os.environ.get(name)}
     return {
         "cpu": cpu_name(),
+        "cores": os.cpu_count(),
         "isa": ISA.name,
         "held": held,
         "threads": threads(),

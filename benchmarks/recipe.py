@@ -61,7 +61,7 @@ def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
         "test_accuracy": last["test_accuracy"],
         "test_accuracy_views": last.get("test_accuracy_views"),
         "cpu_seconds": round(seconds, 1),
-        **{key: machine[key] for key in ("cpu", "threads", "minires_version", "date")},
+        **{key: machine[key] for key in ("cpu", "isa", "cores", "minires_version", "date")},
     }
     folder = results / f"{name}-seed{config.seed}"
     folder.mkdir(parents=True, exist_ok=True)

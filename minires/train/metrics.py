@@ -115,13 +115,14 @@ class Position:
 
     def timing(self) -> dict[str, Any]:
         """The line of timing.jsonl for the epoch under way: speed and time of its training
-        batches, and the CPU time of everything.
+        batches, the CPU time of everything, and the memory in use now.
         """
         return {
             "epoch": self.epoch + 1,
             "img_per_s": round(self.tally.total / self.seconds, 2),
             "seconds": round(self.seconds, 3),
             "cpu_seconds": round(self.cpu_seconds, 3),
+            "memory_mb": resident_memory(),
         }
 
     def judge(self, score: list[float], epochs: int, patience: int | None) -> Verdict:
@@ -154,6 +155,15 @@ class Position:
             "seconds": round(seconds, 1),
             "cpu_seconds": round(sum(t.get("cpu_seconds", 0.0) for t in self.timings), 1),
         }
+
+
+def resident_memory() -> float | None:
+    """MB of this process that are in memory now; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
 def score_of(train: Tally, val: Tally | None, by_loss: bool) -> list[float]:

@@ -25,7 +25,7 @@ MEASURED = FOLDER / "measured.jsonl"
 @dataclass(frozen=True)
 class Recipe:
     """A name, a line of text, the options, and a dict for each run that was measured: seed,
-    test_accuracy, test_accuracy_views (None without test-time views), cpu_seconds, cpu, threads,
+    test_accuracy, test_accuracy_views (None without test-time views), cpu_seconds, cpu, isa, cores,
     date.
     """
 
@@ -36,14 +36,14 @@ class Recipe:
 
     def summary(self) -> dict[str, Any]:
         """What `minires recipes` shows: mean and deviation (None for one run) over the runs, and
-        how long one takes: CPU time divided by the threads.
+        how long one takes: CPU time divided by the machine's cores.
 
         >>> found = load_recipe("he2015-resnet20").summary()
         >>> found["model"], found["epochs"]
         ('resnet20', 182)
         """
         config, runs = self.config, self.runs
-        minutes = [run["cpu_seconds"] / run["threads"] / 60 for run in runs]
+        minutes = [run["cpu_seconds"] / run["cores"] / 60 for run in runs]
         return {
             "recipe": self.name,
             "model": config.model,
@@ -52,7 +52,9 @@ class Recipe:
             "test_accuracy": _spread([run["test_accuracy"] for run in runs]),
             "test_accuracy_views": _spread([run["test_accuracy_views"] for run in runs]),
             "minutes": round(statistics.mean(minutes), 1) if runs else None,
-            "machines": sorted({f"{run['cpu']}, {run['threads']} threads" for run in runs}),
+            "machines": sorted(
+                {f"{run['cpu']} ({run['isa']}), {run['cores']} cores" for run in runs}
+            ),
             "about": self.about,
         }
 

@@ -36,18 +36,18 @@ def test_mean_and_deviation_come_from_the_measured_runs(tmp_path: Path, monkeypa
     lines = [("he2015-resnet20", 0, 0.91, None, 1200), ("he2015-resnet20", 1, 0.93, None, 2400)]
     lines += [("resnet20-fast", 0, 0.9, 0.95, 60)]
     keys = ("recipe", "seed", "test_accuracy", "test_accuracy_views", "cpu_seconds")
-    rest = {"cpu": "a CPU", "threads": 2}
+    rest = {"cpu": "a CPU", "isa": "avx2", "cores": 2}
     file.write_text("".join(json.dumps(dict(zip(keys, x)) | rest) + "\n" for x in lines))
     monkeypatch.setattr(module, "MEASURED", file)
     found = load_recipe("he2015-resnet20").summary()
     assert found["test_accuracy"] == pytest.approx({"mean": 0.92, "deviation": 0.02 / 2**0.5})
     assert found["test_accuracy_views"] is None
     assert (found["minutes"], found["seeds"]) == (15.0, [0, 1])
-    assert found["machines"] == ["a CPU, 2 threads"]
+    assert found["machines"] == ["a CPU (avx2), 2 cores"]
     code, out, _ = run("recipes")
     assert code == 0
     rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines()}
-    measured = "resnet20 182 92.00 ± 1.41 (2) - 15.0 a CPU, 2 threads"
+    measured = "resnet20 182 92.00 ± 1.41 (2) - 15.0 a CPU (avx2), 2 cores"
     assert rows["he2015-resnet20"] == f"he2015-resnet20 {measured}"
     assert rows["resnet18-fast"] == "resnet18-fast resnet18 18 not measured not measured"
     found = json.loads(run("recipes", "--json")[1])["recipes"]
