@@ -1,6 +1,6 @@
 """Deeper plain networks train worse, residual ones do not: plain-20/56 against ResNet-20/56.
 
-    python -m benchmarks.degradation --data DIR [--runs DIR] [--epochs 20] [--json]
+    python -m benchmarks.degradation --data DIR [--runs DIR] [--epochs 8] [--json]
 
 All four networks learn CIFAR-10 by one recipe, and their training and validation errors are drawn
 into one picture, benchmarks/results/degradation/curves.png. Ends with status 1 unless plain-56 ends
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data", metavar="DIR", help="folder of the data set")
     parser.add_argument("--runs", type=Path, default=Path("runs/degradation"), metavar="DIR")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     given = parser.parse_args(arguments)
