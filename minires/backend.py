@@ -6,6 +6,7 @@ CuPy is imported lazily: it costs a second, and most machines have no GPU.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -60,29 +61,36 @@ def _cupy() -> ModuleType:
     if not cupy.is_available():
         raise RuntimeError(f"device is 'cuda' but {_why_no_gpu(cupy.cuda.runtime)}")
     loaded: Any = cupy
-    _check_compiler(loaded)
+    _check_libraries(loaded)
     return loaded
 
 
 def _why_no_gpu(runtime: Any) -> str:
     built, driver = runtime.runtimeGetVersion() // 1000, runtime.driverGetVersion() // 1000
-    if 0 < driver < built:
+    if not driver:
+        return "there is no NVIDIA driver on this machine: install it (nvidia.com/drivers)"
+    if driver < built:
         return (
             f"CuPy is built for CUDA {built} and the driver for CUDA {driver}: "
             f"pip install 'minires[cuda{driver}]', or a newer driver"
         )
-    return "CuPy finds no GPU or no driver on this machine"
+    return "the driver finds no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES"
 
 
 @cache
-def _check_compiler(cupy: Any) -> None:
-    try:
-        cupy.cuda.nvrtc.getVersion()
-    except (ImportError, OSError, RuntimeError) as error:
-        wheel = f"cupy-cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}x[ctk]"
-        raise RuntimeError(
-            f"device is 'cuda' but CUDA's compiler NVRTC is missing: pip install '{wheel}'"
-        ) from error
+def _check_libraries(cupy: Any) -> None:
+    needed = {
+        "compiler NVRTC": lambda: cupy.cuda.nvrtc.getVersion(),
+        "library cuBLAS": lambda: importlib.import_module("cupy_backends.cuda.libs.cublas"),
+    }
+    for part, load in needed.items():
+        try:
+            load()
+        except (ImportError, OSError, RuntimeError) as error:
+            wheel = f"cupy-cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}x[ctk]"
+            raise RuntimeError(
+                f"device is 'cuda' but CUDA's {part} is missing: pip install '{wheel}'"
+            ) from error
 
 
 def gpu_remedy(error: BaseException) -> str:
@@ -95,6 +103,8 @@ def gpu_remedy(error: BaseException) -> str:
         return ""
     if isinstance(error, MemoryError):
         return "; the GPU's memory is full: a smaller batch needs less of it"
+    if type(error).__name__ in ("CompileException", "NVRTCError"):
+        return "; CuPy and its compiler do not fit: pip install -U 'cupy-cuda13x[ctk]' (or 12x)"
     return "; the GPU failed: start again, and if it stays so, look at nvidia-smi"
 
 

@@ -34,8 +34,14 @@ def fails_with(message: str) -> None:
             "CuPy is built for CUDA 13 and the driver for CUDA 12: "
             "pip install 'minires[cuda12]', or a newer driver",
         ),
-        ((13000, 0), "CuPy finds no GPU or no driver on this machine"),
-        ((12000, 13000), "CuPy finds no GPU or no driver on this machine"),
+        (
+            (13000, 0),
+            "there is no NVIDIA driver on this machine: install it (nvidia.com/drivers)",
+        ),
+        (
+            (12000, 13000),
+            "the driver finds no GPU: look at nvidia-smi and CUDA_VISIBLE_DEVICES",
+        ),
     ],
 )
 def test_no_gpu_and_cupy_for_another_cuda(cupy: Any, monkeypatch, versions, message: str):
@@ -49,9 +55,25 @@ def test_no_compiler(cupy: Any, monkeypatch):
     def missing() -> Any:
         raise RuntimeError("Failure finding libnvrtc.so.13")
 
-    backend._check_compiler.cache_clear()
+    backend._check_libraries.cache_clear()
     monkeypatch.setattr(cupy.cuda.nvrtc, "getVersion", missing)
     fails_with("CUDA's compiler NVRTC is missing: pip install 'cupy-cuda13x[ctk]'")
+
+
+def test_no_cublas(cupy: Any, monkeypatch):
+    def missing(name: str) -> Any:
+        raise ImportError(f"Failure finding libcublas.so.13 for {name}")
+
+    backend._check_libraries.cache_clear()
+    monkeypatch.setattr(backend.importlib, "import_module", missing)
+    fails_with("CUDA's library cuBLAS is missing: pip install 'cupy-cuda13x[ctk]'")
+
+
+def test_a_compiler_that_does_not_fit(cupy: Any, standin: Any):
+    from cupy.cuda.compiler import CompileException
+
+    error = CompileException("cannot open source file", "", "k.cu", (), "nvrtc")
+    assert "pip install -U 'cupy-cuda13x[ctk]'" in backend.gpu_remedy(error)
 
 
 @pytest.mark.parametrize(
