@@ -4,7 +4,7 @@ and nothing comes back but by `.numpy()` and `.item()`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,16 +16,11 @@ from minires.data import prefetch
 from minires.tensor import Tensor
 from minires.train import TrainConfig, Trainer
 from minires.train.watch import Watch
+from tests.gpu.test_steps import NEVER, STEPS, batch
 
 __all__: list[str] = []
 
 pytestmark = pytest.mark.gpu
-
-
-def batch(seed: int = 0, n: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 8x8 pixels and labels."""
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((n, 8, 8, 3)).astype(np.float32), rng.integers(0, 10, n)
 
 
 def test_prefetched_batches(cupy: Any, standin: Any):
@@ -48,6 +43,22 @@ def test_prefetched_batches(cupy: Any, standin: Any):
         np.testing.assert_array_equal(target.get(), labels)
         assert target.dtype == labels.dtype
     assert list(prefetch(given, "cpu")) == given
+
+
+@pytest.mark.parametrize("make", STEPS)
+def test_steps_copy_the_next_batch_alone(make: Callable[[], Any], cupy: Any, standin: Any):
+    """From the host to the device, and nothing the other way; all of that could be captured."""
+    given, counted = [batch(seed) for seed in range(8)], 3
+    step, coming = make(), prefetch(iter(given), "cuda")
+    for _ in range(4):
+        step(*next(coming))
+    with standin.counted() as n, standin.capture_mode():
+        for _ in range(counted):
+            step(*next(coming))
+    coming.close()
+    assert n["to_device"] == counted * len(given[0])
+    assert n["bytes_to_device"] == counted * sum(array.nbytes for array in given[0])
+    assert not any(n[name] for name in NEVER if name != "to_device")
 
 
 def test_an_abandoned_prefetch_ends_the_loader(cupy: Any):
