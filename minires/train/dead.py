@@ -33,10 +33,11 @@ def dead_relus(model: Any, batches: Iterable[tuple[Any, Any]], device: str = "cp
             name: str, inputs: Any, params: dict[str, Any], y: Tensor, seen: list[Any] = seen
         ) -> None:
             if name == "relu" or params.get("relu"):
-                seen.append(to_device((y.array > 0).any(axis=tuple(range(y.ndim - 1))), "cpu"))
+                seen.append((y.array > 0).any(axis=tuple(range(y.ndim - 1))))
 
         with no_grad(), listen(hear):
             model(to_device(x, device))
         alive = [a | b for a, b in zip(alive, seen, strict=True)] if alive else seen
     count = sum(len(channels) for channels in alive)
-    return 1 - sum(int(channels.sum()) for channels in alive) / count if count else None
+    living = sum(int(Tensor(channels).numpy().sum()) for channels in alive)
+    return 1 - living / count if count else None

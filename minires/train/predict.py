@@ -33,7 +33,7 @@ def predict(
     for files, images in picture_batches(loaded.card, paths, skipped):
         with no_grad():
             logits = loaded.model.eval()(to_device(images, loaded.device))
-            probabilities = F.softmax(logits).to("cpu").numpy()
+            probabilities = F.softmax(logits).numpy()
         for file, row in zip(files, probabilities, strict=True):
             order = np.argsort(-row, kind="stable")[:top]
             classes = [
@@ -57,7 +57,7 @@ def embed(
     for images in batches:
         with no_grad():
             vectors = loaded.model.eval().embed(to_device(images, loaded.device))
-        found.append(vectors.to("cpu").numpy())
+        found.append(vectors.numpy())
         after_batch(len(images))
     if not found:
         raise DataError("embed: no images")

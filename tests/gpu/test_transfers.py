@@ -6,16 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minires as mr
 from minires.data import prefetch
 from minires.tensor import Tensor
 from minires.train import TrainConfig, Trainer
 from minires.train.watch import Watch
+from tests.commands import Run
 from tests.gpu.test_steps import NEVER, STEPS, batch
 
 __all__: list[str] = []
@@ -108,8 +111,9 @@ def test_the_trainer_makes_no_implicit_copy(
     cupy: Any, standin: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ):
     """Training, evaluation, checkpoints, weight files; and the sums are read once an epoch."""
-    options: dict[str, Any] = {"dataset": "shapes", "limit": 60, "epochs": 2, "batch_size": 20}
-    config = TrainConfig(**options, model="resnet20", device="cuda", clip_norm=1.0)
+    options: dict[str, Any] = {"limit": 40, "epochs": 2, "batch_size": 8, "clip_norm": 1.0}
+    options |= {"lookahead": 2, "test_views": "shifts", "dead_relus": True}
+    config = TrainConfig(**options, model="wide_resnet10_1", device="cuda")
     trainer = Trainer(config, tmp_path / "run", watch=Watch(quiet=True, every=1e9))
     learn, inside = trainer.step.learn, []
 
@@ -123,8 +127,29 @@ def test_the_trainer_makes_no_implicit_copy(
         summary = trainer.run()
     assert summary["finished"]
     assert 0 <= summary["train_accuracy"] <= 1
-    assert len(inside) == 2 * trainer.position.step // 2
+    assert len(inside) == trainer.position.step
     per_epoch = len(inside) // 2
     assert len(set(inside[:per_epoch])) == 1  # nothing was read within an epoch
     assert "item" not in asked
     assert asked
+
+
+def test_the_commands_make_no_implicit_copy(
+    cupy: Any,
+    standin: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+    finished: Path,
+    tmp_path: Any,
+):
+    picture, more = tmp_path / "grey.png", ("--device", "cuda", "--quiet")
+    Image.new("RGB", (40, 30), "grey").save(picture)
+    for command in (
+        ("predict", finished, picture, *more[:2]),
+        ("embed", finished, picture, "--output", tmp_path / "features.npy", *more),
+        ("evaluate", finished, "--limit", 16, "--report", *more),
+    ):
+        with only_asked_for(standin, monkeypatch) as asked:
+            code, _, err = run(*command)
+        assert code == 0, err
+        assert asked
