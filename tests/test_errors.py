@@ -231,7 +231,7 @@ def test_nan_images(value: float) -> None:
 @pytest.mark.skipif(cuda_available(), reason="needs a machine without a GPU")
 def test_cuda_without_a_gpu() -> None:
     for call in (lambda: mr.tensor(f(3), device="cuda"), lambda: nn.Linear(1, 1).to("cuda")):
-        raises(call, RuntimeError, "device is 'cuda' but CuPy")
+        raises(call, RuntimeError, "device is 'cuda' but ")
 
 
 def test_graphs() -> None:
