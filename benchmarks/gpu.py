@@ -27,6 +27,7 @@ import numpy as np
 
 import minires as mr
 from minires import models
+from minires.backend import gpu_remedy
 from minires.gpu import device_test
 from minires.kernels.conv_cuda import WORKSPACE
 from minires.kernels.dispatch import observe
@@ -191,8 +192,8 @@ def paper(model: str, n: int) -> dict[str, Any]:
 def _measured(batch: int, tiny: bool) -> int:
     try:
         found = device_test(batch, tests=False, tiny=tiny)
-    except RuntimeError as error:  # no GPU: it says what is missing
-        print(f"benchmarks.gpu: {error}", file=sys.stderr)
+    except (RuntimeError, MemoryError) as error:  # without a GPU it says what is missing
+        print(f"benchmarks.gpu: {error}{gpu_remedy(error)}", file=sys.stderr)
         return 1
     print(json.dumps(found, indent=1))
     return 0 if found["passed"] else 1

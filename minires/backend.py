@@ -36,6 +36,8 @@ DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 # compute capability, times ten, of the first GPUs whose tensor cores multiply so
 NEEDED = {"tf32": 80, "bf16": 80, "fp16": 70}
+# of the runtime, the driver and cuBLAS, in errors that are no MemoryError
+FULL = "cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"
 
 
 def device_of(x: Any) -> str:
@@ -101,7 +103,7 @@ def gpu_remedy(error: BaseException) -> str:
     """
     if type(error).__module__.partition(".")[0] not in ("cupy", "cupy_backends"):
         return ""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(word in str(error) for word in FULL):
         return "; the GPU's memory is full: a smaller batch needs less of it"
     if type(error).__name__ in ("CompileException", "NVRTCError"):
         return "; CuPy and its compiler do not fit: pip install -U 'cupy-cuda13x[ctk]' (or 12x)"

@@ -116,6 +116,16 @@ def test_out_of_memory(cupy: Any, standin: Any, fails: Any, tmp_path: Path):
     np.testing.assert_array_equal((x + x).get(), 2)
 
 
+def test_memory_that_is_full_elsewhere(cupy: Any):
+    """Pinned memory, and what CUDA and cuBLAS take for themselves."""
+    from cupy_backends.cuda.libs.cublas import CUBLASError
+
+    for error in (cupy.cuda.runtime.CUDARuntimeError(2), CUBLASError(3)):
+        assert "a smaller batch" in backend.gpu_remedy(error), error
+    for error in (cupy.cuda.runtime.CUDARuntimeError(700), CUBLASError(13)):
+        assert "start again" in backend.gpu_remedy(error), error
+
+
 def test_a_lost_device(cupy: Any, standin: Any, fails: Any, tmp_path: Path):
     words = ("train", *TINY, "--device", "cuda", "--out", tmp_path / "run", "--quiet")
     with standin.lost():
