@@ -27,10 +27,20 @@ TWIN = "cuda" if EVERYWHERE else "cpu"  # what runs where there is a twin
 
 VIEWS = {"broadcast_to", "expand_dims", "flatten", "getitem", "reshape", "squeeze", "transpose"}
 
+# test_NAME.py of tests/kernels: how the CPU's twins compute, which the device does in other ways
+CPU_ALONE = "bf16", "compile_cache", "direct", "finish", "isa", "microkernel", "parallel", "plan"
 # what a test is about that does not exist on the device: a part of its name, and why
 ELSEWHERE = {
     "tests/gpu/": "runs on the device anyhow",
-    "tests/kernels/": "about the CPU's twins; tests/gpu has the kernels",
+    **{
+        f"tests/kernels/test_{name}.py": "about the CPU's twins; tests/gpu has the kernels"
+        for name in (*CPU_ALONE, "winograd")
+    },
+    "that_make_no_whole_vectors": "about the CPU's twins; tests/gpu has the kernels",
+    "test_nothing_is_written_outside": "about the CPU's twins; tests/gpu has the kernels",
+    "test_twin_equals_reference_to_the_last_bit": "a GPU fuses multiply and add",
+    "test_other_memory_orders": "what is moved to the device is contiguous there",
+    "test_what_does_not_fit_is_refused": "there a wrong index makes its image NaN",
     "tests/benchmarks/": "measures the CPU",
     "tests/test_mutations.py": "changes the CPU's twins",
     "tests/test_threads.py": "about threads of the CPU",

@@ -14,6 +14,7 @@ from minires.kernels.dispatch import ran, reference
 from minires.kernels.im2col import col2im, im2col, output_size
 from minires.kernels.memory import set_threads, threads
 from tests import tolerances
+from tests.gpu.everywhere import TWIN
 
 __all__: list[str] = []
 
@@ -139,7 +140,7 @@ def test_float32_error_against_float64(rng, monkeypatch, window, plan):
     exact = conv.conv2d(x, w, **params)
     with ran() as log:
         y = conv.conv2d(x.astype(np.float32), w.astype(np.float32), **params)
-    assert log == [("conv2d", "cpu")]
+    assert log == [("conv2d", TWIN)]
     error = np.sqrt(((y - exact) ** 2).mean() / (exact**2).mean())
     assert error < tolerances.CONV32
 

@@ -14,6 +14,7 @@ from minires.kernels.dispatch import ran, reference
 from minires.kernels.im2col import output_size
 from minires.kernels.memory import set_threads, threads
 from tests import tolerances
+from tests.gpu.everywhere import TWIN
 
 __all__: list[str] = []
 
@@ -41,7 +42,7 @@ def check(x: Any, w: Any, g: Any, params: Any) -> None:
     for dtype, limit in ((np.float32, tolerances.CONV32), (np.float64, tolerances.FLOAT64)):
         with ran() as log:
             results = all_three(*(a.astype(dtype) for a in (x, w, g)), params)
-        assert [which for _, which in log] == ["cpu"] * 3
+        assert [which for _, which in log] == [TWIN] * 3
         for name, got, y in zip(("y", "dx", "dw"), results, expected):
             assert got.shape == y.shape
             assert got.dtype == dtype

@@ -12,6 +12,7 @@ import pytest
 from minires.kernels import memory, norm
 from minires.kernels.dispatch import ran
 from minires.kernels.memory import set_threads, threads
+from tests.gpu.everywhere import TWIN
 from tests.tolerances import PRODUCT32
 
 __all__: list[str] = []
@@ -54,7 +55,7 @@ def test_twins_agree_with_the_references(rng, monkeypatch, shape, with_residual,
     with ran() as log:
         fast = norm.normalise_batch(x, gamma, beta, added, eps=1e-5, relu=relu)
     slow = norm.normalise_batch.reference(x, gamma, beta, added, eps=1e-5, relu=relu)
-    assert log == [("normalise_batch", "cpu")]
+    assert log == [("normalise_batch", TWIN)]
     close(fast, slow)
     y, mean, var = slow
     scale, shift = norm.line(gamma, beta, mean, var, 1e-5)
@@ -67,7 +68,7 @@ def test_twins_agree_with_the_references(rng, monkeypatch, shape, with_residual,
         given = (g, x, gamma, beta, mean, var, signs)
         with ran() as log:
             fast = norm.normalise_gradient(*given, relu=relu, from_batch=from_batch)
-        assert log == [("normalise_gradient", "cpu")]
+        assert log == [("normalise_gradient", TWIN)]
         close(fast, norm.normalise_gradient.reference(*given, relu=relu, from_batch=from_batch))
 
 
