@@ -12,7 +12,7 @@ images themselves, as an implicit product would: how much of the floor columns a
 SGD with momentum; float32 throughout, products by float32 or by TF32 units. The launches, bytes and
 operations printed are those of float32, where Winograd's algorithm does the large 3x3 convolutions.
 
-Left out: launch times, the loss, gathering gradients into one buffer, running statistics.
+Left out: launch times, the loss, running statistics.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ import minires as mr
 from minires import models
 from minires.backend import gpu_remedy
 from minires.gpu import device_test
+from minires.kernels.collect import PARTS
 from minires.kernels.conv_cuda import WORKSPACE
 from minires.kernels.dispatch import observe
 from minires.kernels.winograd_cuda import pays
 
-__all__ = ["DEVICES", "Launch", "floor", "main", "paper", "step_launches", "trace"]
+__all__ = ["DEVICES", "Launch", "floor", "main", "paper", "step_launches", "trace", "updates"]
 
 # name: (arguments of the constructor, image size)
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
@@ -138,6 +139,13 @@ def _norm(size: int, residual: bool) -> Iterator[Launch]:
     yield Launch("normalise_gradient", 3 * size)
 
 
+def updates(sizes: list[int]) -> Iterator[Launch]:
+    """The gradients into one buffer, as kernels.collect does it, and the optimiser's step."""
+    for i in range(0, len(sizes), PARTS):
+        yield Launch("collect", 2 * sum(sizes[i : i + PARTS]))
+    yield Launch("sgd", 5 * sum(sizes))
+
+
 def floor(launch: Launch, device: Device, tf32: bool, ideal: bool = False) -> float:
     """Seconds that a launch takes at the least; `ideal`: without columns."""
     numbers = launch.numbers
@@ -150,9 +158,9 @@ def floor(launch: Launch, device: Device, tf32: bool, ideal: bool = False) -> fl
 def paper(model: str, n: int) -> dict[str, Any]:
     """The whole table: kernels with their launches, gigabytes, 10⁹ operations and floors in ms."""
     arguments, _ = MODELS[model]
-    size = sum(p.size for p in models.build(model, **arguments).parameters())
+    sizes = [p.size for p in models.build(model, **arguments).parameters()]
     calls = trace(model)
-    both = [[*step_launches(calls, n, tf32), Launch("sgd", 5 * size)] for tf32 in (False, True)]
+    both = [[*step_launches(calls, n, tf32), *updates(sizes)] for tf32 in (False, True)]
     launches, rows = both[0], []
     for kernel in dict.fromkeys(launch.kernel for launch in launches):
         own, of_tf32 = ([u for u in every if u.kernel == kernel] for every in both)

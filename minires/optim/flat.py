@@ -13,6 +13,7 @@ from typing import Any
 
 from ..backend import array_module, to_device
 from ..errors import ShapeError
+from ..kernels.collect import collect
 from ..kernels.memory import empty, zeros
 from ..tensor import Tensor
 
@@ -121,13 +122,13 @@ class Flat:
         """Copy the gradients of the parameters start … stop - 1 into g."""
         if self.g is None:
             self.g = empty(self.w.shape, self.dtype, like=self.w)
-        for i in range(start, stop):
-            p = self.params[i]
+        for p in self.params[start:stop]:
             if p.grad.shape != p.shape:
                 raise ShapeError(
                     f"step: a gradient has shape {p.grad.shape} but its parameter {p.shape}"
                 )
-            self._view(self.g, i)[...] = p.grad
+        place = self.g[self.offsets[start] : self.offsets[stop]]
+        collect(place, *(p.grad for p in self.params[start:stop]))
 
     def count_step(self, start: int, stop: int) -> None:
         """Note that the parameters start … stop - 1 have changed."""

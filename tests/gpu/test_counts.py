@@ -62,6 +62,7 @@ def check_counts(step: Any, given: Any, standin: Any, monkeypatch: pytest.Monkey
     assert sum(map(names.count, GATHERS)) == 3 * convolutions - 1
     # all others: pooling, classifier, loss, optimiser, rates, what the trainer measures
     assert n["launches"] - ours <= 25
+    assert n["on_device"] == 0  # no copies within its memory either
     return names
 
 

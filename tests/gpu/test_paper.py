@@ -22,8 +22,8 @@ N = 2
 
 
 def on_paper(model: str) -> list[gpu.Launch]:
-    size = sum(p.size for p in models.build(model, **gpu.MODELS[model][0]).parameters())
-    return [*gpu.step_launches(gpu.trace(model), N), gpu.Launch("sgd", 5 * size)]
+    sizes = [p.size for p in models.build(model, **gpu.MODELS[model][0]).parameters()]
+    return [*gpu.step_launches(gpu.trace(model), N), *gpu.updates(sizes)]
 
 
 def test_a_step_launches_what_the_paper_says(
