@@ -5,6 +5,7 @@
 // every CUDA thread.
 #pragma once
 #include <cmath>
+#include <math.h> // so that sqrt, exp, fma ... of a float are floats, as in CUDA
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
