@@ -70,6 +70,20 @@ def test_warp_exchanges(module: emulator.Module, width: int):
     np.testing.assert_array_equal(out[4].view(np.uint32), np.repeat(votes, 32))
 
 
+FUNCTIONS = ("sqrt", "rsqrt", "exp", "log", "tanh", "erf", "erfc", "fabs", "floor", "abs")
+
+
+@pytest.mark.parametrize("element", ["float", "double"])
+def test_functions_of_float_are_float(element: str):
+    """Computed in double they would hide the roundings of a kernel."""
+    calls = [f"{name}(x)" for name in FUNCTIONS] + ["fma(x, x, x)", "pow(x, x)", "max(x, x)"]
+    lines = "".join(f"size[{i}] = sizeof({call});" for i, call in enumerate(calls))
+    source = f"__global__ void sizes({element} x, int* size) {{ {lines} }}"
+    size = np.zeros(len(calls), np.int32)
+    emulator.Module(source, ["sizes"]).launch("sizes", (1,), (1,), (0.5, size))
+    assert set(size) == {4 if element == "float" else 8}
+
+
 # Faults that need no sanitizer
 
 
