@@ -39,6 +39,7 @@ ELSEWHERE = {
     "that_make_no_whole_vectors": "about the CPU's twins; tests/gpu has the kernels",
     "test_nothing_is_written_outside": "about the CPU's twins; tests/gpu has the kernels",
     "test_twin_equals_reference_to_the_last_bit": "a GPU fuses multiply and add",
+    "test_in_float32_it_is_right_to_the_last_digits": "about the CPU's vectors",
     "test_other_memory_orders": "what is moved to the device is contiguous there",
     "test_what_does_not_fit_is_refused": "there a wrong index makes its image NaN",
     "tests/benchmarks/": "measures the CPU",

@@ -60,8 +60,8 @@ def check_counts(step: Any, given: Any, standin: Any, monkeypatch: pytest.Monkey
     assert ours + products <= A_CONVOLUTION * convolutions
     # every workspace fits one chunk
     assert sum(map(names.count, GATHERS)) == 3 * convolutions - 1
-    # all others: pooling, classifier, loss, optimiser, rates, what the trainer measures
-    assert n["launches"] - ours <= 25
+    # all others: pooling, classifier, loss, gradients into one place, optimiser, rates, measures
+    assert n["launches"] - ours <= 30
     assert n["on_device"] == 0  # no copies within its memory either
     return names
 
