@@ -65,7 +65,8 @@ def _gelu_cpu(x: np.ndarray) -> np.ndarray:
 def _gelu_gradient_cpu(g: np.ndarray, x: np.ndarray) -> np.ndarray:
     dx = empty(x.shape, x.dtype)
     run = _gelu_gradient_in_vectors if _has_vectors(x) else _gelu_gradient
-    run(*(np.ascontiguousarray(a).reshape(-1) for a in (g, x)), dx.reshape(-1))
+    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    run(g.reshape(-1), x.reshape(-1), dx.reshape(-1))
     return dx
 
 
