@@ -15,6 +15,7 @@ All buffers are one-dimensional, contiguous and of one dtype; w and the state ar
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numba
@@ -23,8 +24,10 @@ import numpy as np
 from .cases import Case, positive
 from .dispatch import array_module, kernel
 from .launch import Source, flat_grid, from_memory
+from .memory import address
+from .simd import read_float, write_float
 
-__all__ = ["adam_step", "sgd_step", "squared_norm"]
+__all__ = ["adam_step", "gather", "sgd_step", "squared_norm"]
 
 CHUNK = 1 << 14  # elements a task: 64 KiB of float32, which stays in the second-level cache
 EACH = 16  # elements a GPU thread
@@ -128,20 +131,37 @@ def _sgd_step_cuda(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, 
     return (w,) if m is None else (w, m)
 
 
+# A chunk's loop is a function of its own: inside `prange`, LLVM would not make vectors of it.
+
+
+@numba.njit(nogil=True)
+def _sgd_chunk(w, g, lr, weight_decay):
+    for i in range(w.size):
+        w[i] -= lr * (g[i] + weight_decay * w[i])
+
+
+@numba.njit(nogil=True)
+def _sgd_momentum_chunk(w, g, m, lr, weight_decay, momentum, take, nesterov, first):
+    for i in range(w.size):
+        d = g[i] + weight_decay * w[i]
+        v = d if first else momentum * m[i] + take * d
+        m[i] = v
+        w[i] -= lr * (d + momentum * v if nesterov else v)
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _sgd(w, g, lr, weight_decay):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            w[i] -= lr * (g[i] + weight_decay * w[i])
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        _sgd_chunk(w[part], g[part], lr, weight_decay)
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _sgd_momentum(w, g, m, lr, weight_decay, momentum, take, nesterov, first):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            d = g[i] + weight_decay * w[i]
-            m[i] = d if first else momentum * m[i] + take * d
-            w[i] -= lr * (d + momentum * m[i] if nesterov else m[i])
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        options = lr, weight_decay, momentum, take, nesterov, first
+        _sgd_momentum_chunk(w[part], g[part], m[part], *options)
 
 
 @kernel(*map(_adam_case, SIZES), _adam_case(37, step=1, weight_decay=0.0, decoupled=False))
@@ -213,14 +233,66 @@ def _adam_step_cuda(
     return w, m, v
 
 
+@numba.njit(nogil=True)
+def _adam_chunk(w, g, m, v, rate, scale, beta2, take1, take2, eps, shrink, decay):
+    for i in range(w.size):
+        d = g[i] + decay * w[i]
+        m[i] += take1 * (d - m[i])
+        v[i] = beta2 * v[i] + take2 * d * d
+        w[i] = shrink * w[i] - rate * m[i] / (np.sqrt(v[i]) / scale + eps)
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _adam(w, g, m, v, rate, scale, beta2, take1, take2, eps, shrink, decay):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            d = g[i] + decay * w[i]
-            m[i] += take1 * (d - m[i])
-            v[i] = beta2 * v[i] + take2 * d * d
-            w[i] = shrink * w[i] - rate * m[i] / (np.sqrt(v[i]) / scale + eps)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        options = rate, scale, beta2, take1, take2, eps, shrink, decay
+        _adam_chunk(w[part], g[part], m[part], v[part], *options)
+
+
+@kernel(*(Case((n + 90,), (2, 3, 5), (n,), (60,)) for n in SIZES))
+def gather(to: Any, *parts: Any) -> Any:
+    """Write the arrays `parts` end to end into the vector `to`, and return that."""
+    start = 0
+    for part in parts:
+        to[start : start + part.size].reshape(part.shape)[...] = part
+        start += part.size
+    return to
+
+
+def _gathers(*arrays: Any) -> bool:
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return False  # addresses are for compiled code
+    dtype = arrays[0].dtype
+    return dtype.itemsize % 4 == 0 and all(
+        a.dtype == dtype and a.flags.c_contiguous for a in arrays
+    )
+
+
+@gather.cpu(serves=_gathers)
+def _gather_cpu(to, *parts):
+    places = np.array([address(part) for part in parts])
+    ends = np.array(list(accumulate(part.nbytes // 4 for part in parts)))
+    _gather(places, ends, address(to))
+    return to
+
+
+@numba.njit(nogil=True)
+def _gather_chunk(places, ends, to, low, high):
+    """Write the numbers low … high - 1, of 4 bytes each."""
+    part = np.searchsorted(ends, low, side="right")
+    while low < high:
+        stop = min(ends[part], high)
+        start = ends[part - 1] if part else 0
+        for i in range(low, stop):
+            write_float(to + 4 * i, read_float(places[part] + 4 * (i - start)))
+        low, part = stop, part + 1
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def _gather(places, ends, to):
+    for chunk in numba.prange((ends[-1] + CHUNK - 1) // CHUNK):
+        _gather_chunk(places, ends, to, chunk * CHUNK, min((chunk + 1) * CHUNK, ends[-1]))
 
 
 @kernel(*(Case((n,)) for n in SIZES))

@@ -14,6 +14,7 @@ from typing import Any
 from ..backend import array_module, to_device
 from ..errors import ShapeError
 from ..kernels.memory import empty, zeros
+from ..kernels.optim import gather
 from ..tensor import Tensor
 
 __all__ = ["Flat"]
@@ -121,13 +122,14 @@ class Flat:
         """Copy the gradients of the parameters start … stop - 1 into g."""
         if self.g is None:
             self.g = empty(self.w.shape, self.dtype, like=self.w)
-        for i in range(start, stop):
-            p = self.params[i]
-            if p.grad.shape != p.shape:
+        grads = []
+        for p in self.params[start:stop]:
+            if p.grad.shape != p.array.shape:
                 raise ShapeError(
                     f"step: a gradient has shape {p.grad.shape} but its parameter {p.shape}"
                 )
-            self._view(self.g, i)[...] = p.grad
+            grads.append(p.grad)
+        gather(self.g[self.offsets[start] : self.offsets[stop]], *grads)
 
     def count_step(self, start: int, stop: int) -> None:
         """Note that the parameters start … stop - 1 have changed."""
