@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if "text" in result:
                 print({True: "yes", False: "NO", None: "-"}[result["holds"]], result["text"])
     if given.json:
-        print(json.dumps({**found, "rounds": given.rounds, **describe()}))
+        print(json.dumps({"series": found, "rounds": given.rounds, **describe()}))
     return 1 if any(result.get("holds") is False for result in found.values()) else 0
 
 

@@ -52,8 +52,10 @@ def array_module(x: Any) -> ModuleType:
 
 def _too_long(device: str, args: Any) -> bool:
     """Whether Numba is off (NUMBA_DISABLE_JIT), and these loops in plain Python take seconds."""
-    off: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-    return off and device == "cpu" and max(getattr(a, "size", 0) for a in args) > UNCOMPILED
+    config: Any = numba.config  # type: ignore[attr-defined]
+    if not config.DISABLE_JIT or device != "cpu":
+        return False
+    return max(getattr(a, "size", 0) for a in args) > UNCOMPILED
 
 
 class Kernel(Generic[P, R]):
@@ -82,7 +84,9 @@ class Kernel(Generic[P, R]):
     def choose(self, *args: Any, **kwargs: Any) -> tuple[str, Callable[..., R]]:
         """Which implementation these arguments get: ("cpu" | "cuda" | "reference", function)."""
         if not _reference_only.get():
-            array = next(a for a in args if hasattr(a, "dtype"))
+            for array in args:
+                if hasattr(array, "dtype"):
+                    break
             device = "cpu" if isinstance(array, np.ndarray) else "cuda"
             twin, serves = self.twins.get(device, (None, None))
             if twin is None or serves is None or _too_long(device, args):

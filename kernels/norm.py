@@ -17,6 +17,7 @@ moments.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -63,6 +64,9 @@ def move_statistics(
     """Move running statistics (c,) towards a batch's mean and biased variance, of so many rows."""
     tracked += 1
     m = 1 / int(tracked) if momentum is None else momentum
+    if isinstance(mean, np.ndarray) and running_mean.dtype == running_var.dtype == np.float32:
+        loops.move_statistics(running_mean, running_var, mean, var, float(m), rows)
+        return
     running_mean[...] = (1 - m) * running_mean + m * mean
     running_var[...] = (1 - m) * running_var + m * rows / (rows - 1) * var
 
@@ -171,41 +175,41 @@ def normalise_gradient(
     return a * g + b * x + d, dgamma, dbeta, masked
 
 
-def _joined(x: np.ndarray) -> int:
-    """How many rows of x are joined to one: a power of two that divides their number; more than
-    WIDE allows, if only then they are whole vectors.
+@lru_cache(maxsize=1024)
+def _joined(rows: int, c: int) -> tuple[int, int]:
+    """Rows of c channels joined: how many joined rows, and their numbers. A power of two of rows
+    make one; more than WIDE allows, if only then they are whole vectors.
     """
-    count, c, join = x.size // x.shape[-1], x.shape[-1], 1
-    while count % (2 * join) == 0 and (2 * join * c <= WIDE or join * c % loops.WIDTH):
+    join = 1
+    while rows % (2 * join) == 0 and (2 * join * c <= WIDE or join * c % loops.WIDTH):
         join *= 2
-    return join
+    return rows // join, join * c
 
 
 def _vectors(x: Any, *others: Any, **_: Any) -> bool:
     """Whether the twins take these: float32, and joined rows that are whole vectors."""
     if x.dtype != np.float32 or x.size == 0 or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return False
-    like_x = (o for o in others if o is not None and o.ndim == x.ndim)
-    return _joined(x) * x.shape[-1] % loops.WIDTH == 0 and all(o.dtype == x.dtype for o in like_x)
+    for other in others:
+        if other is not None and other.ndim == x.ndim and other.dtype != x.dtype:
+            return False
+    return _joined(x.size // x.shape[-1], x.shape[-1])[1] % loops.WIDTH == 0
 
 
-def _streams(x: np.ndarray, *outputs: np.ndarray) -> bool:
-    return x.nbytes >= STREAM and all(address(y) % 64 == 0 for y in outputs)
-
-
-def _table(x: np.ndarray, rows: int) -> np.ndarray:
-    return np.empty((rows, _joined(x) * x.shape[-1]), x.dtype)
+def _streams(x: np.ndarray, *places: int) -> bool:
+    return x.nbytes >= STREAM and all(place % 64 == 0 for place in places)
 
 
 @normalise.cpu(serves=_vectors)
 def _normalise_cpu(x, scale, shift, residual=None, *, relu):
-    x, y, table = np.ascontiguousarray(x), empty(x.shape, x.dtype), _table(x, 3)
+    x, y = np.ascontiguousarray(x), empty(x.shape, x.dtype)
+    count, width = _joined(x.size // x.shape[-1], x.shape[-1])
+    table = np.empty((3, width), x.dtype)
     table.reshape(3, -1, x.shape[-1])[:2] = np.stack((scale, shift))[:, None]
     table[loops.FLOOR] = 0 if relu else -np.inf
     residual = None if residual is None else np.ascontiguousarray(residual)
-    added = 0 if residual is None else address(residual)
-    count = x.size // table.shape[1]
-    loops.normalise(address(x), count, table, added, address(y), _streams(x, y))
+    added, to = 0 if residual is None else address(residual), address(y)
+    loops.normalise(address(x), count, table, added, to, _streams(x, to))
     return y
 
 
@@ -223,18 +227,16 @@ def _normalise_batch_cpu(
     relu,
     momentum=None,
 ):
-    x, y, table = np.ascontiguousarray(x), empty(x.shape, x.dtype), _table(x, 3)
-    table[loops.FLOOR] = 0 if relu else -np.inf
+    x, y, moments = np.ascontiguousarray(x), empty(x.shape, x.dtype), np.empty((2, x.shape[-1]))
     residual = None if residual is None else np.ascontiguousarray(residual)
-    added = 0 if residual is None else address(residual)
-    width = table.shape[1]
-    parts, (mean, var) = np.zeros((loops.PARTS, 2, width)), np.zeros((2, x.shape[-1]))
+    added, to = 0 if residual is None else address(residual), address(y)
+    rows = x.size // x.shape[-1]
     loops.normalise_batch(
-        *(address(x), x.size // width, gamma, beta, float(eps), parts, mean, var),
-        *(table, added, address(y), _streams(x, y)),
+        *(address(x), *_joined(rows, x.shape[-1]), gamma, beta, float(eps), bool(relu), moments),
+        *(added, to, _streams(x, to)),
     )
+    mean, var = moments
     if running_mean is not None:
-        rows = x.size // x.shape[-1]
         move_statistics(running_mean, running_var, tracked, mean, var, rows, momentum)
     return y, mean, var
 
@@ -242,20 +244,18 @@ def _normalise_batch_cpu(
 @normalise_gradient.cpu(serves=_vectors)
 def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_batch, eps=1e-5):
     mean, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
-    g, x, dx, table = (*map(np.ascontiguousarray, (g, x)), empty(x.shape, x.dtype), _table(x, 6))
-    width, masked = table.shape[1], None
-    signs = written = 0
+    g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
+    dx, masked, signs, written = empty(x.shape, x.dtype), None, 0, 0
     if y is not None:
         y, masked = np.ascontiguousarray(y), empty(x.shape, x.dtype)
         signs, written = address(y), address(masked)
-    parts, sums = np.zeros((loops.PARTS, 2, width)), np.zeros((2, x.shape[-1]))
-    gated = relu and y is None
-    stream = _streams(x, dx) if masked is None else _streams(x, dx, masked)
+    to, sums, gated = address(dx), np.empty((2, x.shape[-1]), x.dtype), relu and y is None
     loops.normalise_gradient(
-        *(address(g), address(x), x.size // width, gamma, beta, mean, var, float(eps)),
-        *(gated, bool(from_batch), signs, written, parts, sums, table, address(dx), stream),
+        *(address(g), address(x), *_joined(x.size // x.shape[-1], x.shape[-1])),
+        *(gamma, beta, mean, var, float(eps), gated, bool(from_batch), signs, written),
+        *(sums, to, _streams(x, to, written)),
     )
-    dbeta, dgamma = sums.astype(x.dtype)
+    dbeta, dgamma = sums
     return dx, dgamma, dbeta, masked
 
 

@@ -17,7 +17,15 @@ import numpy as np
 from .isa import ISA
 from .simd import copy_vector, finish_streams, vector_function
 
-__all__ = ["PARTS", "SHIFT", "WIDTH", "normalise", "normalise_batch", "normalise_gradient"]
+__all__ = [
+    "FLOOR",
+    "PARTS",
+    "WIDTH",
+    "move_statistics",
+    "normalise",
+    "normalise_batch",
+    "normalise_gradient",
+]
 
 PARTS = 16  # row ranges
 ROWS = 64  # rows that are summed in float32 before float64 takes over
@@ -120,6 +128,7 @@ def _part_moments(x, low, high, part):
 def _merge(parts, count, mean, var):
     """Chan's rule: join the (mean, sum of squared deviations) of the row ranges, first to last."""
     c, seen = mean.size, 0
+    mean[:], var[:] = 0, 0
     for t in range(PARTS):
         new = (t + 1) * count // PARTS - t * count // PARTS
         for start in range(0, parts.shape[2] if new else 0, c):
@@ -168,18 +177,43 @@ def normalise(x, count, table, residual, y, stream):
         _part_outputs(x, low, high, table, residual, y, stream)
 
 
+@numba.njit(nogil=True)
+def _zeros(rows, width):
+    """A row range's sums; in a function of its own, or Numba would clear them in parallel."""
+    return np.zeros((PARTS, rows, width))
+
+
+@numba.njit(nogil=True)
+def _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table):
+    """moments (2, c) = mean and variance, from those of the row ranges, and the table for them."""
+    _merge(parts, count, moments[0], moments[1])
+    _set_line(gamma, beta, moments[0], moments[1], eps, table)
+    table[FLOOR] = 0 if relu else -np.inf
+
+
 @numba.njit(cache=True, parallel=True)
-def normalise_batch(x, count, gamma, beta, eps, parts, mean, var, table, residual, y, stream):
-    """The same by the batch's own mean and variance; parts (PARTS, 2, width), mean and var are
-    zeros at first, table holds the floor.
+def normalise_batch(
+    x, count, width, gamma, beta, eps, relu, moments, residual, y, stream
+):  # fmt: skip
+    """The same by the batch's own mean and variance, which go to moments (2, c), for `count` rows
+    of `width` numbers.
     """
+    parts, table = _zeros(2, width), np.empty((3, width), np.float32)
     for t in numba.prange(PARTS):
         _part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
-    _merge(parts, count, mean, var)
-    _set_line(gamma, beta, mean, var, eps, table)
+    _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table)
     for t in numba.prange(PARTS):
         low, high = t * count // PARTS, (t + 1) * count // PARTS
         _part_outputs(x, low, high, table, residual, y, stream)
+
+
+@numba.njit(cache=True, nogil=True)
+def move_statistics(running_mean, running_var, mean, var, momentum, rows):
+    """Move running statistics (c,) towards a batch's, of so many rows."""
+    keep, unbiased = np.float32(1 - momentum), momentum * rows / (rows - 1)
+    for k in range(mean.size):
+        running_mean[k] = keep * running_mean[k] + momentum * mean[k]
+        running_var[k] = keep * running_var[k] + unbiased * var[k]
 
 
 @numba.njit(nogil=True)
@@ -208,17 +242,19 @@ def _part_sums(g, x, low, high, table, y, masked, stream, part):
 def _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table):
     """sums (2, c) = dbeta and dgamma, and the table's a, b, d; see `norm.normalise_gradient`."""
     c = mean.size
+    total = np.zeros((2, c))
     for t in range(PARTS):
         for j in range(2):
             for start in range(0, parts.shape[2], c):
                 for k in range(c):
-                    sums[j, k] += parts[t, j, start + k]
+                    total[j, k] += parts[t, j, start + k]
     for k in range(c):
         inverse_std = 1 / np.sqrt(var[k] + eps)
-        sums[1, k] *= inverse_std
+        total[1, k] *= inverse_std
+        sums[0, k], sums[1, k] = total[0, k], total[1, k]
         a = gamma[k] * inverse_std
-        b = -a * sums[1, k] * inverse_std / rows if from_batch else 0.0
-        d = -a * sums[0, k] / rows - b * mean[k] if from_batch else 0.0
+        b = -a * total[1, k] * inverse_std / rows if from_batch else 0.0
+        d = -a * total[0, k] / rows - b * mean[k] if from_batch else 0.0
         for i in range(k, table.shape[1], c):
             table[A, i], table[B, i], table[D, i] = a, b, d
 
@@ -252,6 +288,7 @@ def normalise_gradient(
     g,
     x,
     count,
+    width,
     gamma,
     beta,
     mean,
@@ -261,18 +298,17 @@ def normalise_gradient(
     from_batch,
     y,
     masked,
-    parts,
     sums,
-    table,
     dx,
     stream,
 ):
     """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
+    parts, table = _zeros(2, width), np.empty((6, width), np.float32)
     _prepare_gradient(gamma, beta, mean, var, eps, gated, table)
     for t in numba.prange(PARTS):
         low, high = t * count // PARTS, (t + 1) * count // PARTS
         _part_sums(g, x, low, high, table, y, masked, stream, parts[t])
-    rows = count * (table.shape[1] // mean.size)
+    rows = count * (width // mean.size)
     _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table)
     upstream = masked if y else g
     for t in numba.prange(PARTS):

@@ -128,20 +128,37 @@ def _sgd_step_cuda(w, g, m, *, lr, momentum, dampening, nesterov, weight_decay, 
     return (w,) if m is None else (w, m)
 
 
+# A chunk's loop is a function of its own: inside `prange`, LLVM would not make vectors of it.
+
+
+@numba.njit(nogil=True)
+def _sgd_chunk(w, g, lr, weight_decay):
+    for i in range(w.size):
+        w[i] -= lr * (g[i] + weight_decay * w[i])
+
+
+@numba.njit(nogil=True)
+def _sgd_momentum_chunk(w, g, m, lr, weight_decay, momentum, take, nesterov, first):
+    for i in range(w.size):
+        d = g[i] + weight_decay * w[i]
+        v = d if first else momentum * m[i] + take * d
+        m[i] = v
+        w[i] -= lr * (d + momentum * v if nesterov else v)
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _sgd(w, g, lr, weight_decay):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            w[i] -= lr * (g[i] + weight_decay * w[i])
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        _sgd_chunk(w[part], g[part], lr, weight_decay)
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _sgd_momentum(w, g, m, lr, weight_decay, momentum, take, nesterov, first):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            d = g[i] + weight_decay * w[i]
-            m[i] = d if first else momentum * m[i] + take * d
-            w[i] -= lr * (d + momentum * m[i] if nesterov else m[i])
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        options = lr, weight_decay, momentum, take, nesterov, first
+        _sgd_momentum_chunk(w[part], g[part], m[part], *options)
 
 
 @kernel(*map(_adam_case, SIZES), _adam_case(37, step=1, weight_decay=0.0, decoupled=False))
@@ -213,14 +230,21 @@ def _adam_step_cuda(
     return w, m, v
 
 
+@numba.njit(nogil=True)
+def _adam_chunk(w, g, m, v, rate, scale, beta2, take1, take2, eps, shrink, decay):
+    for i in range(w.size):
+        d = g[i] + decay * w[i]
+        m[i] += take1 * (d - m[i])
+        v[i] = beta2 * v[i] + take2 * d * d
+        w[i] = shrink * w[i] - rate * m[i] / (np.sqrt(v[i]) / scale + eps)
+
+
 @numba.njit(cache=True, parallel=True, nogil=True)
 def _adam(w, g, m, v, rate, scale, beta2, take1, take2, eps, shrink, decay):
     for chunk in numba.prange((w.size + CHUNK - 1) // CHUNK):
-        for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, w.size)):
-            d = g[i] + decay * w[i]
-            m[i] += take1 * (d - m[i])
-            v[i] = beta2 * v[i] + take2 * d * d
-            w[i] = shrink * w[i] - rate * m[i] / (np.sqrt(v[i]) / scale + eps)
+        part = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        options = rate, scale, beta2, take1, take2, eps, shrink, decay
+        _adam_chunk(w[part], g[part], m[part], v[part], *options)
 
 
 @kernel(*(Case((n,)) for n in SIZES))

@@ -26,6 +26,7 @@ and about as long at the limits below. The polyphase form takes 0.7 to 0.85 of t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,20 @@ def choose_convolution(
     'im2col'
     """
     dtype = np.dtype(dtype)
+    return _choose(x, w, stride, padding, dilation, groups, dtype, uses_bf16(dtype))
+
+
+@lru_cache(maxsize=1024)
+def _choose(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    dtype: np.dtype,
+    bf16: bool,
+) -> str:
     if dtype.kind != "f":
         return "reference"
     if groups == x[3] == w[3]:
@@ -77,6 +92,6 @@ def choose_convolution(
             return "winograd"
         tiles = n * -(-p // 2) * -(-q // 2)
         polyphase = (*stride, *padding) == (2, 2, 1, 1) and min(c, k) >= STRIDED_CHANNELS
-        if polyphase and not uses_bf16(dtype) and products > 25 * (tiles + WEIGHTS):
+        if polyphase and not bf16 and products > 25 * (tiles + WEIGHTS):
             return "polyphase"
     return "direct" if n * p * q >= PIXELS else "im2col"

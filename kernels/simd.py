@@ -30,6 +30,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 __all__ = [
+    "LINE",
     "Lanes",
     "add_vectors",
     "clear_vector",
@@ -47,6 +48,7 @@ INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 BIT = ir.IntType(1)
 intrinsic: Any = _intrinsic  # a decorator that takes the first parameter away
+LINE = 64  # bytes of a cache line
 NUMBER_ALIGNED = 4  # bytes: vectors may start at any float32
 
 
@@ -110,7 +112,8 @@ class Lanes:
 
     def stream(self, x: Any, address: Any) -> None:
         """Write a vector past the caches, to an address that is a multiple of the vector's size;
-        other threads may read it after `finish_streams`.
+        other threads may read it after `finish_streams`. A cache line should be written in one go:
+        half of one has to wait for what it is to be joined with.
         """
         place: Any = self.builder.inttoptr(address, self.type.as_pointer())
         instruction: Any = self.builder.store(x, place, align=4 * self.width)

@@ -15,6 +15,7 @@ are added in order; with more threads than parts, a part's output channels are d
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
+LINE = 16  # numbers of a cache line
 CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
 SUMS = 4  # parts of a weight gradient …
 LARGE_SUMS = 2  # … or so many where one part's sums would not fit any cache
@@ -55,9 +57,17 @@ def _shape(
     return Shape(n, h, w, c, p, q, k, *padding, down, across, *tile)
 
 
+@lru_cache(maxsize=1024)
 def _forward(images: tuple[int, ...], k: int, stride: Pair, padding: Pair) -> Shape:
     size = [output_size(images[1 + i], 3, stride[i], padding[i], 1) for i in (0, 1)]
     return _shape(DENSE if stride == (1, 1) else STRIDED, images, size, k, padding)
+
+
+@lru_cache(maxsize=1024)
+def _backward(outputs: tuple[int, ...], size: Pair, c: int, stride: Pair, padding: Pair) -> Shape:
+    """The convolution that the input gradient is."""
+    scheme, before = (DENSE, 2) if stride == (1, 1) else (SPREAD, 1)
+    return _shape(scheme, outputs, size, c, (before - padding[0], before - padding[1]))
 
 
 def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
@@ -66,6 +76,32 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
     """
     fit = CACHE // numbers_a_tile // TILES * TILES
     return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
+
+
+@lru_cache(maxsize=1024)
+def _sizes(s: Shape) -> tuple[int, int, int]:
+    """Tiles of a chunk, numbers of a worker's scratch, and numbers of the transformed windows."""
+    c, k = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH)
+    plane = max(row_length(s.c), min(k, BLOCK))
+    planes = s.planes + (1 if k <= BLOCK else s.planes)
+    tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
+    size = TABLES + c + k + planes * (tiles * plane + GAP)
+    return tiles, _round_up(max(size, 9 * WIDTH * WIDTH), LINE), _planes(s, s.c * k)
+
+
+@lru_cache(maxsize=1024)
+def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
+    """Parts of the sum, divisions of each, tiles of a chunk, numbers of a worker's scratch and of
+    a part's sums.
+    """
+    c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
+    parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
+    divisions = min(-(-workers // parts), -(-k // BLOCK))
+    # each chunk reads and writes c·k sums a plane: let its own tiles·(c + k) numbers be as many
+    tiles = _chunk(s.planes * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
+    images, gradients = (_planes(s, tiles * row_length(channels)) for channels in (s.c, s.k))
+    size = _round_up(TABLES + max(c, k) + images + gradients, LINE)
+    return parts, divisions, tiles, size, _planes(s, c * k)
 
 
 def _deep(s: Shape) -> bool:
@@ -96,9 +132,7 @@ def convolve_input_gradient(
     """g (n, p, q, k), w (3, 3, c, k), total or None -> total + (n, h, w, c) for images of `size`
     (h, w): a convolution with the rotated windows. With stride 2, the padding must be 1.
     """
-    scheme, before = (DENSE, 2) if stride == (1, 1) else (SPREAD, 1)
-    inner = before - padding[0], before - padding[1]
-    s = _shape(scheme, g.shape, size, w.shape[2], inner)
+    s = _backward(g.shape, size, w.shape[2], stride, padding)
     finish, _kept = prepare_finish(s.k, None, total, False)
     return _convolve(g, w, s, True, finish)
 
@@ -116,19 +150,16 @@ def _convolve(
     if _deep(s):
         _convolve_deep(x, w, y, s, rotated, finish)
         return y
-    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
-    plane = max(row_length(s.c), min(k, BLOCK))
-    planes = s.planes + (1 if k <= BLOCK else s.planes)
-    tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
-    size = _round_up(TABLES + c + k + planes * (tiles * plane + GAP), 16)  # whole cache lines
+    workers, (tiles, size, windows) = threads(), _sizes(s)
     form = "winograd" if s.scheme == DENSE.number else "polyphase"
     u = None if packed is None else packed.get(form)
-    with workspace((workers, max(size, 9 * WIDTH * WIDTH)), x.dtype) as scratch:
+    with workspace((workers, size), x.dtype) as scratch:
         known = u is not None
-        u = u if known else empty((_planes(s, s.c * k),), x.dtype)
-        windows = address(w), rotated, address(u), known
-        rest = address(y), finish, address(scratch), scratch.strides[0]
-        loops.convolve(s, address(x), *windows, *rest, workers, tiles)
+        u = u if known else empty((windows,), x.dtype)
+        loops.convolve(
+            *(s, address(x), address(w), rotated, address(u), known, address(y), finish),
+            *(address(scratch), 4 * size, workers, tiles),
+        )
     if packed is not None:
         packed[form] = u
     return y
@@ -159,24 +190,14 @@ def convolve_weight_gradient(
     if _deep(s):
         _weight_gradient_deep(x, g, dw, s)
         return dw
-    c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
-    parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
-    divisions = min(-(-threads() // parts), -(-k // BLOCK))
-    # each chunk reads and writes c·k sums a plane: let its own tiles·(c + k) numbers be as many
-    tiles = _chunk(s.planes * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
-    size = (
-        TABLES
-        + max(c, k)
-        + _planes(s, tiles * row_length(s.c))
-        + _planes(s, tiles * row_length(s.k))
-    )
+    workers = threads()
+    parts, divisions, tiles, size, sums = _gradient_sizes(s, workers)
     with (
-        workspace((parts, _planes(s, c * k)), x.dtype) as du,
-        workspace((parts * divisions, _round_up(size, 16)), x.dtype) as scratch,
+        workspace((parts, sums), x.dtype) as du,
+        workspace((parts * divisions, size), x.dtype) as scratch,
     ):
         places = address(x), address(g), address(du), address(dw), address(scratch)
-        rest = parts, divisions, tiles, threads()
-        loops.weight_gradient(s, *places, scratch.strides[0], *rest)
+        loops.weight_gradient(s, *places, 4 * size, parts, divisions, tiles, workers)
     return dw
 
 

@@ -144,7 +144,6 @@ def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, worke
     plane = plane_bytes(tiles * max(row_length(s.c), min(BLOCK, k)))
     u_plane = plane_bytes(s.c * k)
     count = tile_count(s)
-    chunks = (count + tiles - 1) // tiles
     if not known:
         _transform_weights(s, w, u, rotated, scratch, workers)
     for worker in numba.prange(workers):
@@ -155,9 +154,9 @@ def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, worke
         v = m + (plane if blocks == 1 else s.planes * plane)
         for i in range(c):
             write_float(zeros + 4 * i, 0)
-        for chunk in range(worker * chunks // workers, (worker + 1) * chunks // workers):
-            first = chunk * tiles
-            last = min(first + tiles, count)
+        end = (worker + 1) * count // workers
+        for first in range(worker * count // workers, end, tiles):
+            last = min(first + tiles, end)
             transform_images(s, x, table, zeros, v, plane, first, last)
             for block in range(blocks):
                 weights = u + 4 * block * BLOCK * s.c

@@ -23,7 +23,7 @@ from numba.extending import register_jitable
 from . import winograd_transforms as transforms
 from .finish import finish_numbers
 from .isa import ISA
-from .simd import vector_function
+from .simd import LINE, vector_function
 from .winograd_schemes import SCHEMES
 
 __all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "streams", "tile_count"]
@@ -34,7 +34,6 @@ CHANNELS = ISA.channels
 LONGEST = max(scheme.image**2 for scheme in SCHEMES)
 TABLES = 2 * 2 * LONGEST  # numbers: two tables of so many addresses
 SECOND = 8 * LONGEST  # bytes: where the second table begins
-LINE = 64  # bytes of a cache line
 
 
 # each transform for a whole vector of channels, and for the first `count` of them
@@ -150,28 +149,28 @@ def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
 
 @numba.njit(nogil=True)
 def streams(s, y):
-    """Whether the vectors of all outputs are cache lines, and no tile sticks out of an image."""
+    """Whether all outputs are whole cache lines, and no tile sticks out of an image."""
     inside = s.p % s.side == 0 and s.q % s.side == 0
-    return inside and WIDTH * 4 == LINE and y % LINE == s.k % WIDTH == 0
+    return inside and y % LINE == 4 * s.k % LINE == 0
 
 
 @numba.njit(nogil=True)
 def _stream_products(s, m, plane, row, table, y, finish, first, last, start, stop):
-    """The same where each vector of outputs is a cache line, finished on the way."""
+    """The same where outputs are whole cache lines, finished on the way."""
     relu, residual = int(finish.relu), finish.residual - y
     for t in range(first, last):
         _list_outputs(s, y, t, y, table)
         tile = m + (t - first) * row
         if finish.residual:
-            for k in range(start, stop, WIDTH):
+            for k in range(start, stop, LINE // 4):
                 line, bias = tile + 4 * (k - start), finish.bias + 4 * k
                 _added_line(s.scheme, line, plane, table, 4 * k, relu, bias, residual)
         elif finish.bias:
-            for k in range(start, stop, WIDTH):
+            for k in range(start, stop, LINE // 4):
                 line, bias = tile + 4 * (k - start), finish.bias + 4 * k
                 _biased_line(s.scheme, line, plane, table, 4 * k, relu, bias)
         else:
-            for k in range(start, stop, WIDTH):
+            for k in range(start, stop, LINE // 4):
                 _output_line(s.scheme, tile + 4 * (k - start), plane, table, 4 * k)
 
 

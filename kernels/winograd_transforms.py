@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir
 
 from .finish import finish_vector
-from .simd import INT64, Lanes
+from .simd import INT64, LINE, Lanes
 from .winograd_schemes import SCHEMES, Scheme
 
 __all__ = [
@@ -172,24 +172,37 @@ def output_tile(lanes, scheme, m, plane, table, offset, count=None):
 
 @for_each_scheme
 def output_line(lanes, scheme, m, plane, table, offset):
-    """The same, past the caches: a vector must be a cache line."""
-    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
+    """The same for the vectors of a whole cache line, past the caches."""
+    for vector, place, _ in _lines(lanes, scheme, m, plane, table, offset):
         lanes.stream(vector, place)
 
 
 @for_each_scheme
 def biased_line(lanes, scheme, m, plane, table, offset, relu, bias):
-    """The same plus the vector at the address `bias`, with ReLU if `relu` is not 0."""
-    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
-        lanes.stream(finish_vector(lanes, vector, relu, bias), place)
+    """The same plus the vectors at the address `bias`, with ReLU if `relu` is not 0."""
+    for vector, place, part in _lines(lanes, scheme, m, plane, table, offset):
+        lanes.stream(finish_vector(lanes, vector, relu, lanes.offset(bias, part)), place)
 
 
 @for_each_scheme
 def added_line(lanes, scheme, m, plane, table, offset, relu, bias, residual):
     """The same plus the residual, which is `residual` bytes from the output."""
-    for vector, place in _outputs(lanes, scheme, m, plane, table, offset):
-        added = lanes.offset(place, residual)
-        lanes.stream(finish_vector(lanes, vector, relu, bias, added), place)
+    for vector, place, part in _lines(lanes, scheme, m, plane, table, offset):
+        bias_here, added = lanes.offset(bias, part), lanes.offset(place, residual)
+        lanes.stream(finish_vector(lanes, vector, relu, bias_here, added), place)
+
+
+def _lines(
+    lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, offset: Any
+) -> list[tuple[Any, Any, int]]:
+    """(vector, its place, bytes from the line's beginning), line by line: a line that is written
+    in one go need not be read before.
+    """
+    vectors = []
+    for part in range(0, LINE, 4 * lanes.width):
+        here = lanes.offset(m, part), plane, table, lanes.offset(offset, part)
+        vectors.append([(*output, part) for output in _outputs(lanes, scheme, *here)])
+    return [output for line in zip(*vectors) for output in line]
 
 
 def _outputs(lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, offset: Any) -> Any:

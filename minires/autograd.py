@@ -236,7 +236,7 @@ def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:
         or (dx.base is not None and array_module(dx).may_share_memory(dx, g))
     ):
         return False
-    return len(grads) == 1 or sum(dx is other for other in grads) == 1
+    return len(grads) == 1 or [id(other) for other in grads].count(id(dx)) == 1
 
 
 def _add_to_leaf(leaf: Any, dx: Any, fresh: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from ..backend import device_of
 from ..errors import DTypeError, ShapeError
 from ..kernels import conv as kernels
 from ..kernels.cases import Case, permuted_view
-from ..kernels.im2col import output_size
+from ..kernels.im2col import Pair, conv_shape, output_size
 from ..kernels.memory import empty
 from ..kernels.parallel import product
 from ..kernels.product import multiply
@@ -20,6 +21,8 @@ __all__ = ["check_conv", "check_residual", "conv2d", "conv_bias", "linear", "pai
 
 def pair(op_name: str, name: str, value: Any, least: int = 1) -> tuple[int, int]:
     """An int or a pair of ints as a pair, each at least `least`."""
+    if type(value) is int and value >= least:
+        return value, value
     both = (value, value) if not isinstance(value, tuple | list) else tuple(value)
     if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
         raise ShapeError(
@@ -32,8 +35,10 @@ def check_dtypes(op_name: str, x: Any, **others: Any) -> Any:
     """The array module of `x`, checking that x is a float array and the others have its dtype."""
     xp = need_float(op_name, x)
     for name, other in others.items():
+        if other is None:
+            continue
         found = getattr(other, "dtype", None)
-        if other is not None and (found is None or found != x.dtype):
+        if found is None or found != x.dtype:
             found = found or type(other).__name__
             raise DTypeError(f"{op_name}: x is {x.dtype} but {name} is {found}")
     return xp
@@ -51,32 +56,44 @@ def check_conv(
 ) -> dict[str, Any]:
     """Check the shapes of a convolution and return the keyword arguments of its kernels."""
     check_dtypes(name, x, w=w)
-    shapes = f"x={x.shape}, w={w.shape}"
-    if x.ndim != 4 or w.ndim != 4:
-        raise ShapeError(f"{name}: x must be (n, h, w, c) and w (r, s, c/groups, k): {shapes}")
-    if not isinstance(groups, int) or groups < 1 or x.shape[3] % groups or w.shape[3] % groups:
-        raise ShapeError(f"{name}: groups={groups} must divide the channels of x and w: {shapes}")
-    if x.shape[3] // groups != w.shape[2]:
-        expected = w.shape[2] * groups
-        raise ShapeError(f"{name}: x has {x.shape[3]} channels but w expects {expected}: {shapes}")
-    if 0 in x.shape or 0 in w.shape:
-        raise ShapeError(f"{name}: an empty batch or image: {shapes}")
     params = {
         "stride": pair(name, "stride", stride),
         "padding": pair(name, "padding", padding, least=0),
         "dilation": pair(name, "dilation", dilation),
     }
-    if min(_output_shape(x, w, params)) < 1:
-        raise ShapeError(
-            f"{name}: the window does not fit into the padded image: {shapes}, {params}"
-        )
+    if not isinstance(groups, int):
+        raise ShapeError(f"{name}: groups={groups} must be an int")
+    _check_shapes(name, x.shape, w.shape, *params.values(), groups)
     return {**params, "groups": groups}
 
 
-def _output_shape(x: Any, w: Any, params: dict[str, Any]) -> tuple[int, ...]:
-    windows = [params[name] for name in ("stride", "padding", "dilation")]
-    p, q = (output_size(x.shape[1 + i], w.shape[i], *(v[i] for v in windows)) for i in (0, 1))
-    return x.shape[0], p, q, w.shape[3]
+@lru_cache(maxsize=1024)
+def _check_shapes(
+    name: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> None:
+    """Check what does not change from step to step; so it is looked at once."""
+    shapes = f"x={x}, w={w}"
+    if len(x) != 4 or len(w) != 4:
+        raise ShapeError(f"{name}: x must be (n, h, w, c) and w (r, s, c/groups, k): {shapes}")
+    if groups < 1 or x[3] % groups or w[3] % groups:
+        raise ShapeError(f"{name}: groups={groups} must divide the channels of x and w: {shapes}")
+    if x[3] // groups != w[2]:
+        expected = w[2] * groups
+        raise ShapeError(f"{name}: x has {x[3]} channels but w expects {expected}: {shapes}")
+    if 0 in x or 0 in w:
+        raise ShapeError(f"{name}: an empty batch or image: {shapes}")
+    sizes = zip(x[1:3], w[:2], stride, padding, dilation)
+    if min(output_size(*size) for size in sizes) < 1:
+        raise ShapeError(
+            f"{name}: the window does not fit into the padded image: {shapes}, "
+            f"stride={stride}, padding={padding}, dilation={dilation}"
+        )
 
 
 def check_residual(name: str, x: Any, residual: Any, shape: tuple[int, ...]) -> None:
@@ -155,7 +172,9 @@ def conv_bias(
     params = check_conv("conv_bias", x, w, stride, padding, dilation, groups)
     check_dtypes("conv_bias", x, b=b)
     check_vector("conv_bias", "b", b, w.shape[3])
-    check_residual("conv_bias", x, residual, _output_shape(x, w, params))
+    if residual is not None:
+        windows = (params[name] for name in ("stride", "padding", "dilation"))
+        check_residual("conv_bias", x, residual, conv_shape(x, w, *windows))
     y = kernels.conv2d(x, w, b, residual, relu=relu, packed=packed, **params)
 
     def backward(g, needs, take):

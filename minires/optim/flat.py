@@ -122,13 +122,14 @@ class Flat:
         """Copy the gradients of the parameters start … stop - 1 into g."""
         if self.g is None:
             self.g = empty(self.w.shape, self.dtype, like=self.w)
+        grads = []
         for p in self.params[start:stop]:
-            if p.grad.shape != p.shape:
+            if p.grad.shape != p.array.shape:
                 raise ShapeError(
                     f"step: a gradient has shape {p.grad.shape} but its parameter {p.shape}"
                 )
-        place = self.g[self.offsets[start] : self.offsets[stop]]
-        collect(place, *(p.grad for p in self.params[start:stop]))
+            grads.append(p.grad)
+        collect(self.g[self.offsets[start] : self.offsets[stop]], *grads)
 
     def count_step(self, start: int, stop: int) -> None:
         """Note that the parameters start … stop - 1 have changed."""

@@ -40,8 +40,11 @@ def test_the_status_is_the_verdict(
     status: int,
 ):
     result = {"rows": [{"cost": 1.5}], "holds": holds, "text": "as it is"}
-    monkeypatch.setitem(scaling.SERIES, "batch", lambda rounds: result)
+    for name in ("batch", "threads"):
+        monkeypatch.setitem(scaling.SERIES, name, lambda rounds: result)
     assert scaling.main(["batch", "--threads", "1"]) == status
     assert capsys.readouterr().out.splitlines()[-1].endswith(" as it is")
-    assert scaling.main(["batch", "--threads", "1", "--json"]) == status
-    assert json.loads(capsys.readouterr().out)["batch"] == result
+    assert scaling.main(["batch", "threads", "--threads", "1", "--json"]) == status
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["series"] == {"batch": result, "threads": result}
+    assert printed["threads"] == 1
