@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +24,12 @@ from minires.train import TrainConfig, Trainer, compare_runs, load_recipe
 from minires.train.plots import draw_comparison
 
 from .machine import describe
+from .recipe import keep
 
 __all__ = ["NETWORKS", "holds", "main", "train"]
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
 RESULTS = Path(__file__).parent / "results" / "degradation"
-FILES = ("config.json", "metrics.jsonl", "timing.jsonl")
 
 
 def train(model: str, folder: Path, base: TrainConfig, **options: Any) -> None:
@@ -51,9 +50,7 @@ def study(base: TrainConfig, runs: Path, results: Path, **options: Any) -> dict[
     """Train what is not trained yet, draw, keep the metrics; returns the errors in training."""
     for model in NETWORKS:
         train(model, runs / model, base, **options)
-        for file in FILES:
-            (results / model).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(runs / model / file, results / model / file)
+        keep(runs / model, results / model)
     found = compare_runs([runs / model for model in NETWORKS])
     by_name = dict(zip(NETWORKS, found, strict=True))
     records = {model: row["records"] for model, row in by_name.items()}

@@ -25,7 +25,7 @@ from minires.train.setup import MOVABLE
 
 from .machine import describe
 
-__all__ = ["main", "record", "train"]
+__all__ = ["keep", "main", "record", "train"]
 
 RESULTS = Path(__file__).parent / "results"
 FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png")
@@ -63,15 +63,22 @@ def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
         "cpu_seconds": round(seconds, 1),
         **{key: machine[key] for key in ("cpu", "isa", "cores", "minires_version", "date")},
     }
-    folder = results / f"{name}-seed{config.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
-        shutil.copyfile(run / file, folder / file)
+    keep(run, results / f"{name}-seed{config.seed}")
     lines = [json.loads(text) for text in store.MEASURED.read_text().splitlines()]
     lines = [one for one in lines if (one["recipe"], one["seed"]) != (name, config.seed)] + [line]
     lines.sort(key=lambda one: (one["recipe"], one["seed"]))
     replace_text(store.MEASURED, "".join(json.dumps(one) + "\n" for one in lines))
     return line
+
+
+def keep(run: Path, folder: Path) -> None:
+    """Copy what a run measured, but where its data lies on this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        shutil.copyfile(run / file, folder / file)
+    text = json.loads((run / "config.json").read_text())
+    text["config"]["data"] = None
+    replace_text(folder / "config.json", json.dumps(text, indent=2) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipe import record, train
-from minires.train import ConfigError, load_recipe
+from benchmarks.recipe import keep, record, train
+from minires.train import ConfigError, TrainConfig, load_recipe
 from minires.train import recipes as module
 from minires.train.metrics import read_lines
 
@@ -47,7 +47,10 @@ def test_a_run_is_trained_and_recorded(tmp_path: Path, monkeypatch):
     assert load_recipe("tiny").summary()["test_accuracy"]["mean"] == summary["test_accuracy"]
 
     text = json.loads((tmp_path / "run" / "config.json").read_text())
-    text["config"]["batch_size"] = 9
+    text["config"] |= {"batch_size": 9, "data": str(tmp_path)}
     (tmp_path / "run" / "config.json").write_text(json.dumps(text))
+    keep(tmp_path / "run", tmp_path / "kept")
+    kept = TrainConfig.load(tmp_path / "kept" / "config.json")
+    assert (kept.batch_size, kept.data) == (9, None)
     with pytest.raises(ConfigError, match="not a run of tiny: batch_size differ"):
         record("tiny", tmp_path / "run", tmp_path / "results")
