@@ -200,8 +200,8 @@ MUTATIONS = [
         POOL,
         "max_pool2d",
         "= for += where a pixel won twice",
-        "place % s - pw, k] += g",
-        "place % s - pw, k] = g",
+        "dx[b, row, column, k] += g[b, i, j, k] if won else zero",
+        "dx[b, row, column, k] = g[b, i, j, k] if won else dx[b, row, column, k]",
         twin=True,
     ),
     in_kernels(
