@@ -46,9 +46,9 @@ def test_sizes(size: int, rng: np.random.Generator):
 def test_far_out_and_not_a_number(dtype: type):
     x = np.array([-1e30, -50, -0.0, 0, 50, 1e30, np.nan], dtype)
     one = np.ones_like(x)
-    np.testing.assert_allclose(gelu(x)[1:], [0, 0, 0, 50, 1e30, np.nan], atol=1e-35)
-    assert abs(gelu(x)[0]) < 1e-5
-    with np.errstate(over="ignore"):
-        slopes = gelu_gradient(one, x)
+    with np.errstate(over="ignore"):  # of x², without the compiler
+        y, slopes = gelu(x), gelu_gradient(one, x)
+    np.testing.assert_allclose(y[1:], [0, 0, 0, 50, 1e30, np.nan], atol=1e-35)
+    assert abs(y[0]) < 1e-5
     np.testing.assert_allclose(slopes[1:5], [0, 0.5, 0.5, 1], rtol=1e-6, atol=1e-35)
     assert np.isnan(slopes[6])
