@@ -34,8 +34,9 @@ __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 LINE = 16  # numbers of a cache line
 CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
 SUMS = 4  # parts of a weight gradient …
-LARGE_SUMS = 2  # … or so many where one part's sums would not fit any cache
+FEW_SUMS = 2  # … or so many where one part's sums would not fit any cache, or it has few tiles
 LARGE = 1 << 15  # c·k
+CHUNKS = 4  # chunks that a part should have
 DEEP = 1 << 17  # c·k from which on a thread takes some channels of all tiles …
 FEW = 1 << 18  # … if these have no more than so many numbers in a plane
 
@@ -95,10 +96,13 @@ def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     a part's sums.
     """
     c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
-    parts = min(SUMS if s.c * s.k < LARGE else LARGE_SUMS, count)
+    # to read and write c·k sums a plane should cost no more than to make tiles·(c + k) numbers:
+    # so many tiles to a chunk, and some chunks to a part
+    even = max(1, c * k // (c + k))
+    few = s.c * s.k >= LARGE or count < SUMS * CHUNKS * even
+    parts = min(FEW_SUMS if few else SUMS, count)
     divisions = min(-(-workers // parts), -(-k // BLOCK))
-    # each chunk reads and writes c·k sums a plane: let its own tiles·(c + k) numbers be as many
-    tiles = _chunk(s.planes * (c + k), max(2 * TILES, c * k // (c + k)), -(-count // parts))
+    tiles = _chunk(s.planes * (c + k), max(2 * TILES, even), -(-count // parts))
     images, gradients = (_planes(s, tiles * row_length(channels)) for channels in (s.c, s.k))
     size = _round_up(TABLES + max(c, k) + images + gradients, LINE)
     return parts, divisions, tiles, size, _planes(s, c * k)
@@ -194,7 +198,7 @@ def convolve_weight_gradient(
     parts, divisions, tiles, size, sums = _gradient_sizes(s, workers)
     with (
         workspace((parts, sums), x.dtype) as du,
-        workspace((parts * divisions, size), x.dtype) as scratch,
+        workspace((workers, size), x.dtype) as scratch,
     ):
         places = address(x), address(g), address(du), address(dw), address(scratch)
         loops.weight_gradient(s, *places, 4 * size, parts, divisions, tiles, workers)

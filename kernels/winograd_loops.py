@@ -192,41 +192,50 @@ def _add_parts(s, du, dw, parts, workers):
                 finish_window(s, place, plane, dw, i, o)
 
 
+@numba.njit(nogil=True)
+def _sum_tiles(s, x, g, du, scratch, tiles, begin, end, low, high):
+    """du (planes, blocks, c, BLOCK), its blocks low … high - 1, over the tiles begin … end - 1.
+    Scratch: tables, a row of zeros (the larger of c and k), v, m.
+    """
+    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
+    v_row, m_row = row_length(s.c), row_length(s.k)
+    v_plane, m_plane = plane_bytes(tiles * v_row), plane_bytes(tiles * m_row)
+    zeros = scratch + 4 * TABLES
+    v = zeros + 4 * max(c, k)
+    m = v + s.planes * v_plane
+    for i in range(max(c, k)):
+        write_float(zeros + 4 * i, 0)
+    for first in range(begin, end, tiles):
+        last = min(first + tiles, end)
+        transform_images(s, x, scratch, zeros, v, v_plane, first, last)
+        transform_gradients(
+            s, g, scratch, zeros, m, m_plane, first, last, low * BLOCK, min(high * BLOCK, s.k)
+        )
+        for plane in range(s.planes):
+            a = v + plane * v_plane
+            for block in range(low, high):
+                width = block_width(block, s.k)
+                b = m + plane * m_plane + 4 * block * BLOCK
+                to = du + plane * plane_bytes(c * k) + 4 * block * BLOCK * c
+                sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
+                short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
+
+
 @numba.njit(cache=True, parallel=True)
 def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
     """dw (9, c, k) from images x and output gradients g; du (parts, planes, blocks, c, BLOCK) gets
     the sums over the tiles of a part, `tiles` at a time.
 
-    Each of the parts x divisions workers has its tiles and its blocks of output channels. Its
-    scratch: tables, a row of zeros (the larger of c and k), v, m.
+    A worker takes some of the parts x divisions: each has its tiles, its blocks of output channels.
     """
-    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
-    v_row, m_row = row_length(s.c), row_length(s.k)
-    v_plane, m_plane = plane_bytes(tiles * v_row), plane_bytes(tiles * m_row)
-    u_plane = plane_bytes(c * k)
-    count, blocks = tile_count(s), (k + BLOCK - 1) // BLOCK
-    for worker in numba.prange(parts * divisions):
-        part, division = worker // divisions, worker % divisions
-        low, high = division * blocks // divisions, (division + 1) * blocks // divisions
-        table = scratch + worker * worker_bytes
-        zeros = table + 4 * TABLES
-        v = zeros + 4 * max(c, k)
-        m = v + s.planes * v_plane
-        for i in range(max(c, k)):
-            write_float(zeros + 4 * i, 0)
-        begin, end = part * count // parts, (part + 1) * count // parts
-        for first in range(begin, end, tiles):
-            last = min(first + tiles, end)
-            transform_images(s, x, table, zeros, v, v_plane, first, last)
-            transform_gradients(
-                s, g, table, zeros, m, m_plane, first, last, low * BLOCK, min(high * BLOCK, s.k)
-            )
-            for plane in range(s.planes):
-                a = v + plane * v_plane
-                for block in range(low, high):
-                    width = block_width(block, s.k)
-                    b = m + plane * m_plane + 4 * block * BLOCK
-                    to = du + (part * s.planes + plane) * u_plane + 4 * block * BLOCK * c
-                    sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
-                    short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
+    count, blocks = tile_count(s), (round_up(s.k, WIDTH) + BLOCK - 1) // BLOCK
+    sums = s.planes * plane_bytes(round_up(s.c, CHANNELS) * round_up(s.k, WIDTH))
+    items = parts * divisions
+    for worker in numba.prange(workers):
+        for item in range(worker * items // workers, (worker + 1) * items // workers):
+            part, division = item // divisions, item % divisions
+            low, high = division * blocks // divisions, (division + 1) * blocks // divisions
+            begin, end = part * count // parts, (part + 1) * count // parts
+            place = scratch + worker * worker_bytes
+            _sum_tiles(s, x, g, du + part * sums, place, tiles, begin, end, low, high)
     _add_parts(s, du, dw, parts, workers)
