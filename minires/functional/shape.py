@@ -11,6 +11,7 @@ from ..backend import array_module, is_array
 from ..errors import DTypeError, ShapeError
 from ..kernels.cases import Case, permuted_view
 from ..kernels.memory import empty, zeros
+from ..kernels.strided import write_part
 from ..op import op
 
 __all__ = [
@@ -110,13 +111,19 @@ def pad(x, *, widths, value=0):
     inside = tuple(slice(a, a + n) for (a, _), n in zip(widths, x.shape, strict=True))
     y = empty(tuple(a + n + b for (a, b), n in zip(widths, x.shape)), x.dtype, like=x)
     y.fill(value)
-    y[inside] = x
+    write_part(y[(*inside, ...)], x, add=False)
     return y, lambda g: (g[inside],)
 
 
 def _is_basic(index: Any) -> bool:
     parts = index if isinstance(index, tuple) else (index,)
     return all(p is None or p is Ellipsis or isinstance(p, int | slice | np.integer) for p in parts)
+
+
+def _view(x: Any, index: Any) -> Any:
+    """x[index] for a basic index, but as a view even of a single element."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return x[index if any(p is Ellipsis for p in parts) else (*parts, ...)]
 
 
 @op(
@@ -136,10 +143,10 @@ def getitem(x, *, index):
     xp = array_module(x)
 
     def backward(g, _, take):
-        dx = take(0)
-        dx = zeros(x.shape, x.dtype, like=x) if dx is None else dx
+        total = take(0)
+        dx = zeros(x.shape, x.dtype, like=x) if total is None else total
         if _is_basic(index):
-            dx[index] += g
+            write_part(_view(dx, index), g, add=total is not None)
         else:
             xp.add.at(dx, index, g)  # an element that was taken twice gets both gradients
         return (dx,)
