@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minires.train.metrics import Tally, epoch_record
+from minires.train import keeper
+from minires.train.metrics import Position, Tally, epoch_record
 from minires.train.plots import draw_curves
 
 __all__: list[str] = []
@@ -27,6 +32,26 @@ def test_curves(tmp_path: Path, epochs: int):
         assert image.size == (900, 360)
         assert len(np.unique(np.asarray(image.convert("RGB")))) > 10
     assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_a_run_keeps_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from matplotlib.figure import Figure
+
+    figures: list[Any] = []
+
+    def draw(path: Path, records: Any, title: str) -> None:
+        figure = Figure()  # refers to itself through its subplots
+        figure.subplots()
+        figures.append(weakref.ref(figure))
+
+    monkeypatch.setattr(keeper, "draw_curves", draw)
+    run: Any = SimpleNamespace(_drawn=0.0, folder=SimpleNamespace(curves=tmp_path, path=tmp_path))
+    gc.disable()
+    try:
+        keeper.Keeper.draw(run, Position(), force=True)
+    finally:
+        gc.enable()
+    assert [figure() for figure in figures] == [None]
 
 
 def test_matplotlib_is_not_imported_before(child_env: dict):
