@@ -49,9 +49,9 @@ def test_a_run_keeps_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     gc.disable()
     try:
         keeper.Keeper.draw(run, Position(), force=True)
+        assert [figure() for figure in figures] == [None]
     finally:
         gc.enable()
-    assert [figure() for figure in figures] == [None]
 
 
 def test_matplotlib_is_not_imported_before(child_env: dict):
