@@ -49,7 +49,8 @@ def test_mean_and_deviation_come_from_the_measured_runs(tmp_path: Path, monkeypa
     rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines()}
     measured = "resnet20 182 92.00 ± 1.41 (2) - 15.0 a CPU (avx2), 2 cores"
     assert rows["he2015-resnet20"] == f"he2015-resnet20 {measured}"
-    assert rows["resnet18-fast"] == "resnet18-fast resnet18 16 not measured not measured"
+    epochs = load_recipe("resnet18-fast").config.epochs
+    assert rows["resnet18-fast"] == f"resnet18-fast resnet18 {epochs} not measured not measured"
     found = json.loads(run("recipes", "--json")[1])["recipes"]
     assert [row["recipe"] for row in found] == recipe_names()
 
