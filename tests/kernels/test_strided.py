@@ -12,11 +12,12 @@ from minires.kernels.dispatch import KERNELS, ran
 from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads, threads
 from minires.kernels.strided import write_part
+from tests.gpu.everywhere import EVERYWHERE
 
 __all__: list[str] = []
 
 COMPILED = ISA.width and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-TWIN = "cpu" if COMPILED else "reference"
+TWIN = "cpu" if COMPILED and not EVERYWHERE else "reference"  # CuPy has one launch for it
 adding = pytest.mark.parametrize("add", [False, True])
 
 
