@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minires.train import TrainConfig, Trainer, compare_runs, load_recipe
+from minires.train import TrainConfig, Trainer, compare_runs
 from minires.train.plots import draw_comparison
 
 from .machine import describe
@@ -29,6 +29,23 @@ from .recipe import keep
 __all__ = ["NETWORKS", "holds", "main", "train"]
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56")
+# plain SGD; twice the rate is too much for the deepest plain network
+BASE = TrainConfig(
+    dataset="cifar10",
+    stem="cifar",
+    epochs=8,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.1,
+    weight_decay=5e-4,
+    schedule="onecycle",
+    warmup=0.15,
+    label_smoothing=0.0,
+    augment=True,
+    crop=4,
+    alternate_flip=True,
+    val_fraction=0.02,
+)
 RESULTS = Path(__file__).parent / "results" / "degradation"
 
 
@@ -73,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     given = parser.parse_args(arguments)
-    # the recipe's rate is too high for the deepest plain network
-    base = dataclasses.replace(load_recipe("resnet20-fast").config, epochs=given.epochs, lr=0.1)
+    base = dataclasses.replace(BASE, epochs=given.epochs)
     result = study(base, given.runs, RESULTS, data=given.data, threads=given.threads)
     if given.json:
         print(json.dumps(result))

@@ -43,7 +43,7 @@ def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
 
     Raises ConfigError when the run's options are not the recipe's, or it has not finished.
     """
-    config = TrainConfig.load(run / "config.json")
+    config = TrainConfig.load(run / "config.json").resolved()
     recipe = load_recipe(name).config
     free = {"seed": config.seed, **{option: getattr(config, option) for option in MOVABLE}}
     expected = dataclasses.replace(recipe, **free).resolved().to_dict()

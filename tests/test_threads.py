@@ -102,7 +102,10 @@ def test_openmp_unless_the_environment_says_otherwise(child_env, wanted: str | N
 
 @pytest.mark.parametrize(
     "model",
-    ["wide_resnet10_1", "whitened_resnet --crop 2 --reflect --lookahead 2 --test-views shifts"],
+    [
+        "wide_resnet10_1 --optimizer muon --whiten",
+        "whitened_resnet --crop 2 --reflect --lookahead 2 --test-views shifts",
+    ],
 )
 def test_runs_are_the_same_bits_with_1_2_and_5_threads(child_env, tmp_path: Path, model: str):
     def train(count: int) -> tuple[bytes, bytes]:

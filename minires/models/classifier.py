@@ -22,6 +22,7 @@ __all__ = ["ImageClassifier", "initialise"]
 class ImageClassifier(nn.Module):
     """Images through `stem`, the stages layer1, layer2, … and `head` to logits (n, num_classes)."""
 
+    conv1: Any
     layer1: Any
     layer2: Any
     layer3: Any
@@ -35,6 +36,12 @@ class ImageClassifier(nn.Module):
                 "must be positive"
             )
         self.num_classes, self.in_channels, self.smallest = num_classes, in_channels, smallest
+
+    def whiten(self, images: Any) -> None:
+        """Start the first convolution by images (n, h, w, c), normalised as for training: see
+        `nn.init.whitening_`.
+        """
+        nn.init.whitening_(self.conv1.weight, images)
 
     def stages(self) -> list[nn.Module]:
         """layer1, layer2, …"""

@@ -14,11 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .. import functional as F
 from .. import nn
-from ..backend import to_device
 from ..nn import conv_norm
 from ..tensor import Tensor
 from .classifier import ImageClassifier
@@ -27,7 +24,6 @@ __all__ = ["WhitenedResNet", "WhitenedStage", "whitened_resnet"]
 
 WIDTHS = (64, 256, 256)
 STATISTICS = 0.4  # how far a batch moves the running statistics: a run has few batches
-LEAST_VARIANCE = 5e-4  # added to the variances that are divided by
 SHRINK = 1 / 9  # of the logits
 
 
@@ -70,21 +66,8 @@ class WhitenedResNet(ImageClassifier):
         return [self.conv1.weight, *(norm.weight for norm in norms)]
 
     def whiten(self, images: Any) -> None:
-        """Set the first convolution by images (n, h, w, c), normalised as for training.
-
-        Its rows are the eigenvectors of the patches' second moments, largest first, each over the
-        root of its eigenvalue, and their negatives.
-        """
-        images = to_device(images, "cpu").astype(np.float64)
-        h, w = images.shape[1] - 1, images.shape[2] - 1
-        corners = [images[:, i : i + h, j : j + w] for i in (0, 1) for j in (0, 1)]
-        patches = np.concatenate(corners, axis=3).reshape(-1, 4 * images.shape[3]).T.copy()
-        # not a matrix product, whose rounding may depend on the number of threads
-        moments = np.einsum("in,jn->ij", patches, patches, optimize=False) / patches.shape[1]
-        variances, vectors = np.linalg.eigh(moments)
-        rows = (vectors / np.sqrt(variances + LEAST_VARIANCE))[:, ::-1]
-        weight = np.concatenate([rows, -rows], axis=1).reshape(self.conv1.weight.shape)
-        self.conv1.weight.assign(to_device(weight.astype(np.float32), self.conv1.weight.device))
+        """Set the first convolution by images (n, h, w, c), normalised as for training."""
+        super().whiten(images)
         if self.conv1.bias is not None:
             self.conv1.bias.assign(0.0)
 

@@ -20,9 +20,11 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ..backend import to_device
 from ..errors import ShapeError
+from ..kernels.parallel import SMALL, product
 from ..kernels.random import normal, uniform
 from ..random import next_key
 from ..tensor import Tensor
@@ -38,12 +40,15 @@ __all__ = [
     "ones_",
     "skip",
     "uniform_",
+    "whitening_",
     "xavier_normal_",
     "xavier_uniform_",
     "zeros_",
 ]
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
+
+LEAST_VARIANCE = 5e-4  # added to the variances that `whitening_` divides by
 
 _skipping: ContextVar[bool] = ContextVar("skip_init", default=False)
 
@@ -152,6 +157,44 @@ def dirac_(w: Tensor, groups: int = 1) -> Tensor:
         for i in range(min(c, k // groups)):
             value[r // 2, s // 2, i, group * (k // groups) + i] = 1
     return w.assign(to_device(value, w.device))
+
+
+def whitening_(w: Tensor, images: Any) -> Tensor:
+    """Start a first convolution (r, s, c, k) by images (n, h, w, c), normalised as for training.
+
+    Its first filters are the eigenvectors of the second moments of r x s patches, largest first,
+    each over the root of its eigenvalue; as many more are their negatives, so that a ReLU loses
+    nothing. That is r s c pairs, or k // 2 if those are fewer; the other filters stay.
+
+    Source: Page, "How to train your ResNet 8", 2019; the negatives are those of Jordan 2024,
+    arXiv:2404.00498.
+    """
+    r, s, c, k = w.shape
+    images = to_device(images, "cpu")
+    n, h, wide, channels = images.shape if images.ndim == 4 else (0,) * 4
+    if n == 0 or channels != c or h < r or wide < s:
+        raise ShapeError(
+            f"whitening_: images are {images.shape} but must be (n, h, w, {c}), {r}x{s} or larger"
+        )
+    moments = sum(_moments(image.astype(np.float64), r, s) for image in images) / len(images)
+    variances, vectors = np.linalg.eigh(moments)
+    filters = (vectors / np.sqrt(variances + LEAST_VARIANCE))[:, ::-1]
+    pairs = min(r * s * c, k // 2)
+    value = to_device(w.array, "cpu").copy()
+    value[..., :pairs] = filters[:, :pairs].reshape(r, s, c, pairs)
+    value[..., pairs : 2 * pairs] = -value[..., :pairs]
+    return w.assign(to_device(value, w.device))
+
+
+def _moments(image: np.ndarray, r: int, s: int) -> np.ndarray:
+    """Mean products (r s c, r s c) of the values of all r x s patches of an image (h, w, c)."""
+    patches = sliding_window_view(image, (r, s), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
+    patches = patches.reshape(-1, r * s * image.shape[2])
+    parts = np.array_split(patches, -(-patches.size * patches.shape[1] // SMALL))
+    total = np.zeros((patches.shape[1],) * 2)
+    for part in parts:
+        total += product(part.T, part)
+    return total / len(patches)
 
 
 def _fan(t: Tensor, mode: str) -> int:

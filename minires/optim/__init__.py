@@ -10,6 +10,7 @@ and for each batch `optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()
 
 from .adam import Adam, AdamW
 from .clip import clip_grad_norm_
+from .muon import Muon
 from .optimizer import Optimizer, no_decay_groups
 from .scale import LossScale
 from .schedules import CosineLR, MultiStepLR, OneCycleLR, Schedule, StepLR, WarmupLR
@@ -22,6 +23,7 @@ __all__ = [
     "CosineLR",
     "LossScale",
     "MultiStepLR",
+    "Muon",
     "OneCycleLR",
     "Optimizer",
     "Schedule",

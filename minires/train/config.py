@@ -26,7 +26,7 @@ DATASETS = ("shapes", "cifar10", "cifar100", "folder")
 NORMALIZE = ("dataset", "imagenet", "half", "none")
 SCHEDULES = ("onecycle", "triangular", "cosine", "step", "constant")
 VIEWS = ("none", "flip", "shifts")
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "muon", "adam", "adamw")
 STEMS = ("cifar", "imagenet")
 DEVICES = ("auto", "cpu", "cuda")
 ON_BAD = ("skip", "stop")
@@ -51,7 +51,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 SHORT = 10  # epochs; so few learn more from images that are shifted less
 CROP = {True: 2, False: 4}  # pixels: in a short run or not
-USUAL_LR = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}  # of an optimizer that is not the row's
+USUAL_LR = {
+    "sgd": 0.1,
+    "muon": 0.05,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+}  # of an optimizer that is not the row's
 
 
 class ConfigError(ValueError):
@@ -95,6 +100,11 @@ class TrainConfig:
     stem: str | None = _option(
         None, "first layers; cifar keeps small pictures large", choices=STEMS
     )
+    whiten: bool | None = _option(
+        None,
+        "start the first convolution by what makes the pixels of a patch uncorrelated "
+        "(whitened_resnet: True, others: False)",
+    )
     init: str | None = _option(None, "start from the weights in this file", of="FILE")
     reset_head: bool = _option(False, "with a new last layer, for classes of your own")
     freeze: str | None = _option(
@@ -111,8 +121,11 @@ class TrainConfig:
     batch_size: int | None = _option(None, "images a step", least=1)
     optimizer: str | None = _option(None, "update rule", choices=OPTIMIZERS)
     lr: float | None = _option(None, "highest learning rate", above=0)
-    momentum: float = _option(0.9, "momentum of sgd, and first beta of adam", below=1)
-    nesterov: bool = _option(True, "the momentum of sgd in Nesterov's form")
+    lr_rest: float = _option(
+        0.2, "muon: learning rate of all but the weights of convolutions", above=0
+    )
+    momentum: float = _option(0.9, "momentum of sgd and muon, and first beta of adam", below=1)
+    nesterov: bool = _option(True, "the momentum of sgd and muon in Nesterov's form")
     weight_decay: float | None = _option(
         None, "weight decay; not of BatchNorms and biases", least=0
     )
@@ -206,6 +219,7 @@ class TrainConfig:
             usual["lr"] = USUAL_LR[self.optimizer]
         if self.dataset != "folder":
             usual["crop"] = CROP[(self.epochs or usual["epochs"]) <= SHORT]
+        usual["whiten"] = self.model == "whitened_resnet" and self.init is None
         missing = {name: value for name, value in usual.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -220,6 +234,8 @@ class TrainConfig:
         folder = self.dataset == "folder"  # may have val/
         if self.early_stopping is not None and self.val_fraction == 0 and not folder:
             raise ConfigError("--early-stopping: needs a validation split, but --val-fraction is 0")
+        if self.whiten and self.init is not None:
+            raise ConfigError(f"--whiten: the first convolution comes from --init {self.init}")
         for name, needed in NEEDS.items():
             if getattr(self, name) not in (None, False) and getattr(self, needed) is None:
                 raise ConfigError(f"{flag(name)}: means nothing without {flag(needed)}")

@@ -15,7 +15,14 @@ from .. import nn, optim, weights
 from .config import TrainConfig, unknown
 from .folder import Card
 
-__all__ = ["Freezing", "load_init", "parameter_groups", "stages_of", "with_network_of_init"]
+__all__ = [
+    "Freezing",
+    "load_init",
+    "muon_groups",
+    "parameter_groups",
+    "stages_of",
+    "with_network_of_init",
+]
 
 HEAD = "fc"
 
@@ -115,6 +122,23 @@ def parameter_groups(
         others = {id(p) for p in model.parameters()} - {id(norm.bias) for norm in norms}
         groups = _divided(groups, lr, others, (1.0, lr_bias))
     return groups
+
+
+def muon_groups(
+    model: nn.Module, groups: list[dict[str, Any]], lr: float, lr_rest: float
+) -> list[dict[str, Any]]:
+    """Those of `parameter_groups` at `lr_rest`, for `optim.Muon`: the weights of convolutions apart
+    and first, at `lr` instead.
+
+    >>> from minires import models
+    >>> net = models.resnet20()
+    >>> groups = muon_groups(net, parameter_groups(net, 0.2, 5e-4), 0.05, 0.2)
+    >>> [(g["lr"], g["orthogonal"], len(g["params"])) for g in groups]
+    [(0.05, True, 19), (0.2, False, 1), (0.2, False, 39)]
+    """
+    convs = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d)}
+    parts = _divided(groups, lr_rest, convs, (lr / lr_rest, 1.0))
+    return [{**part, "orthogonal": id(part["params"][0]) in convs} for part in parts]
 
 
 def _divided(

@@ -10,7 +10,7 @@ from .. import models, optim, random
 from ..backend import resolve_device, resolve_precision, to_device
 from ..kernels import memory
 from .config import DEVICES, ConfigError, TrainConfig, flag, unknown
-from .finetune import parameter_groups
+from .finetune import muon_groups, parameter_groups
 from .step import TrainStep
 
 __all__ = [
@@ -101,11 +101,15 @@ def make_optimizer(config: TrainConfig, model: Any) -> Any:
     assert config.lr is not None
     assert config.weight_decay is not None
     lr, betas = config.lr, (config.momentum, 0.999)
+    muon = config.optimizer == "muon"
     groups = parameter_groups(
-        *(model, lr, config.weight_decay, config.lr_backbone),
+        *(model, config.lr_rest if muon else lr, config.weight_decay, config.lr_backbone),
         decay_all=config.decay_all,
         lr_bias=config.lr_bias,
     )
+    if muon:
+        groups = muon_groups(model, groups, lr, config.lr_rest)
+        return optim.Muon(groups, lr, config.momentum, config.nesterov and config.momentum > 0)
     if config.optimizer == "sgd":
         nesterov = config.nesterov and config.momentum > 0
         return optim.SGD(groups, lr, momentum=config.momentum, nesterov=nesterov)

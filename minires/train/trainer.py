@@ -36,7 +36,7 @@ from .watch import (
 
 __all__ = ["Trainer", "train"]
 
-WHITEN_BY = 5000  # training images
+WHITEN_BY = 5000 * 32 * 32  # pixels of training images
 DEAD_BY = 500  # images, of the validation if there is one
 
 
@@ -129,8 +129,8 @@ class Trainer:
         found = load_init(self.model, self.config)
         if found is not None:
             self.watch.say(found)
-        elif hasattr(self.model, "whiten"):
-            self.model.whiten(self.sets.normalised(WHITEN_BY))
+        elif self.config.whiten:
+            self.model.whiten(self.sets.normalised(max(1, WHITEN_BY // self.sets.size**2)))
         if self.lookahead is not None:
             self.lookahead.begin()
 

@@ -42,7 +42,7 @@ def results(make: Callable[[], Any], where: str, images: np.ndarray, target: Any
     """A step's loss, gradients and running statistics, and then the logits in evaluation."""
     mr.manual_seed(5)
     net = make().to("float64")
-    if hasattr(net, "whiten"):
+    if isinstance(net, WhitenedResNet):
         net.whiten(images)
     net.to(where)
     x, target = (mr.tensor(a, device=where) for a in (images, target))

@@ -30,6 +30,9 @@ pytestmark = pytest.mark.gpu
 HUGE = 2.0**40  # a scale at which every gradient overflows
 OPTIMIZERS = {
     "sgd": lambda params: optim.SGD(params, 0.05, momentum=0.9, dampening=0.5),
+    "muon": lambda params: optim.Muon(
+        [{"params": [p], "orthogonal": p.ndim > 2} for p in params], 0.05
+    ),
     "adamw": lambda params: optim.AdamW(params, 1e-2),
 }
 both_optimizers = pytest.mark.parametrize("kind", OPTIMIZERS)

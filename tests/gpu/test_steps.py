@@ -15,6 +15,7 @@ from minires import models, optim
 from minires.errors import NonFiniteError
 from minires.models.resnet import BasicBlock, ResNet
 from minires.tensor import Tensor
+from minires.train.finetune import muon_groups, parameter_groups
 from minires.train.metrics import Tally
 from minires.train.step import TrainStep
 from tests.tolerances import GPU_STEP32
@@ -47,6 +48,9 @@ class Hand:
         if kind == "sgd":
             groups = optim.no_decay_groups(self.model, 5e-4)
             self.optimizer: Any = optim.SGD(groups, 0.1, momentum=0.9, nesterov=True)
+        elif kind == "muon":
+            groups = muon_groups(self.model, parameter_groups(self.model, 0.1, 5e-4), 0.05, 0.1)
+            self.optimizer = optim.Muon(groups, 0.05)
         else:
             self.optimizer = optim.AdamW(self.model.parameters(), 1e-2)
         self.schedule = optim.CosineLR(self.optimizer, 20)
@@ -77,6 +81,7 @@ def trainer_step(model: Any = None, **options: Any) -> TrainStep:
 STEPS: list[Any] = [
     pytest.param(Hand, id="hand"),
     pytest.param(lambda: Hand("adamw", drop=0.2), id="adamw-dropout"),
+    pytest.param(lambda: Hand("muon"), id="muon"),
     pytest.param(lambda: trainer_step(clip_norm=1.0, label_smoothing=0.1), id="trainer"),
     pytest.param(lambda: trainer_step(precision="fp16"), id="fp16"),
 ]
@@ -135,7 +140,7 @@ def test_two_steps_have_the_same_arguments(make: Callable[[], Any], cupy: Any, s
     assert optimizer.param_groups[0]["lr"] < step.schedule.base[0]  # and yet that has changed
 
 
-@pytest.mark.parametrize(("kind", "drop"), [("sgd", 0.0), ("adamw", 0.3)])
+@pytest.mark.parametrize(("kind", "drop"), [("sgd", 0.0), ("adamw", 0.3), ("muon", 0.0)])
 def test_a_graph_does_what_the_steps_do(kind: str, drop: float, cupy: Any, standin: Any):
     """On the stand-in, which repeats what was queued; rates, keys and the batch change."""
     given = [batch(seed) for seed in range(7)] + [batch(7, n=3)] + [batch(8)]

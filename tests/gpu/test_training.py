@@ -45,6 +45,9 @@ class Run:
         params = self.model.parameters()
         if kind == "sgd":
             self.optimizer: Any = optim.SGD(params, 0.05, momentum=0.9, weight_decay=5e-4)
+        elif kind == "muon":
+            params = [{"params": [p], "orthogonal": p.ndim > 2} for p in params]
+            self.optimizer = optim.Muon(params, 0.05, weight_decay=5e-4)
         else:
             self.optimizer = optim.AdamW(params, 1e-3, weight_decay=1e-2)
 
@@ -62,7 +65,7 @@ class Run:
         return [self.step(*batch).item() for batch in moved]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
 def test_float64_steps_follow_the_cpu(cupy: Any, kind: str):
     given = batches(np.float64)
     with reference():

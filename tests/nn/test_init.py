@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 import minires.random
+from minires import functional as F
 from minires import nn
 from minires.errors import ShapeError
 from minires.nn import init
@@ -113,3 +115,53 @@ def test_unknown_options_are_named():
         init.kaiming_normal_(weight(), mode="fan")
     with pytest.raises(ValueError, match="nonlinearity is 'gelu' but must be one of leaky_relu"):
         init.kaiming_normal_(weight(), nonlinearity="gelu")
+
+
+def correlated(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Images whose neighbours and colours are alike, as in photographs."""
+    images = rng.standard_normal(shape) @ (np.eye(shape[3]) + 0.5)
+    images[:, :, 1:] += images[:, :, :-1]
+    return images.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pairs"),
+    [((2, 2, 3, 24), 12), ((3, 3, 3, 64), 27), ((3, 1, 2, 11), 5), ((2, 3, 1, 1), 0)],
+)
+def test_whitening_makes_patches_uncorrelated(rng, shape: tuple[int, ...], pairs: int):
+    images = correlated(rng, (50, 12, 13, shape[2]))
+    w = tensor(rng.standard_normal(shape).astype(np.float32))
+    before = w.numpy().copy()
+    assert init.whitening_(w, images) is w
+    y = F.conv2d(images, w).numpy().reshape(-1, shape[3])[:, :pairs]
+    moments = y.T @ y / len(y)
+    np.testing.assert_allclose(moments, np.eye(pairs), atol=0.05)  # LEAST_VARIANCE is in the way
+    np.testing.assert_array_equal(w.numpy()[..., pairs : 2 * pairs], -w.numpy()[..., :pairs])
+    np.testing.assert_array_equal(w.numpy()[..., 2 * pairs :], before[..., 2 * pairs :])
+
+
+def test_whitening_takes_the_largest_first(rng):
+    images = correlated(rng, (20, 9, 9, 3))
+    w = tensor(np.zeros((3, 3, 3, 54), np.float32))
+    norms = np.linalg.norm(init.whitening_(w, images).numpy().reshape(27, 54)[:, :27], axis=0)
+    assert (np.diff(norms) > 0).all()  # one over the root of the variance
+    few = init.whitening_(tensor(np.zeros((3, 3, 3, 8), np.float32)), images).numpy()
+    np.testing.assert_array_equal(few[..., :4], w.numpy()[..., :4])
+
+
+def test_whitening_is_the_same_in_parts(rng, monkeypatch):
+    images = correlated(rng, (3, 20, 20, 3))
+    whole = init.whitening_(weight((3, 3, 3, 54)), images).numpy().copy()
+    monkeypatch.setattr(init, "SMALL", 27 * 27 * 10)  # ten patches a product
+    np.testing.assert_allclose(
+        init.whitening_(weight((3, 3, 3, 54)), images).numpy(), whole, rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(5, 8, 8), (0, 8, 8, 3), (5, 8, 8, 4), (5, 2, 8, 3), (5, 8, 2, 3)]
+)
+def test_whitening_refuses_images_that_do_not_fit(shape: tuple[int, ...]):
+    message = rf"images are {re.escape(str(shape))} but must be \(n, h, w, 3\), 3x3 or larger"
+    with pytest.raises(ShapeError, match=message):
+        init.whitening_(weight((3, 3, 3, 16)), np.zeros(shape, np.float32))

@@ -29,7 +29,17 @@ def test_another_optimizer_gets_its_usual_rate():
     assert TrainConfig(dataset="cifar10", optimizer="adam").resolved().lr == 1e-3
     assert TrainConfig(dataset="shapes", optimizer="sgd").resolved().lr == 0.1
     assert TrainConfig(dataset="cifar10", optimizer="adam", lr=0.5).resolved().lr == 0.5
+    assert TrainConfig(dataset="cifar10", optimizer="muon").resolved().lr == 0.05
     assert TrainConfig(optimizer="adamw").resolved() == TrainConfig().resolved()
+
+
+def test_the_whitened_net_is_whitened_unless_it_has_weights():
+    models = "resnet20", "whitened_resnet"
+    assert [TrainConfig(model=name).resolved().whiten for name in models] == [False, True]
+    assert TrainConfig(model="resnet20", whiten=True).resolved().whiten
+    assert not TrainConfig(model="whitened_resnet", init="some.safetensors").resolved().whiten
+    with pytest.raises(ConfigError, match="--whiten: the first convolution comes from --init w"):
+        TrainConfig(whiten=True, init="w.safetensors").check()
 
 
 def test_few_epochs_shift_less():
@@ -50,7 +60,10 @@ def test_choices_are_those_of_the_packages():
         ({"dataset": "cifar"}, r"--dataset: unknown value 'cifar', did you mean 'cifar10'\?"),
         ({"model": "resnet-20"}, r"--model: unknown value 'resnet-20', did you mean 'resnet20'\?"),
         ({"schedule": "cosin"}, r"--schedule: .* did you mean 'cosine'\? Choices: onecycle, "),
-        ({"optimizer": "xyz"}, r"--optimizer: unknown value 'xyz'\. Choices: sgd, adam, adamw"),
+        (
+            {"optimizer": "xyz"},
+            r"--optimizer: unknown value 'xyz'\. Choices: sgd, muon, adam, adamw",
+        ),
         ({"normalize": "imagnet"}, r"--normalize: .*'imagenet'"),
         ({"stem": "Cifar"}, r"--stem: .*'cifar'"),
         ({"device": "gpu"}, r"--device: unknown value 'gpu'"),

@@ -151,7 +151,7 @@ def test_schedules(trainer: MakeTrainer, tmp_path: Path, schedule: str):
     assert rates[-1] <= last
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "adam", "adamw"])
 def test_optimizers(trainer: MakeTrainer, optimizer: str):
     assert trainer(optimizer=optimizer, lr=None, momentum=0.5).run()["finished"]
 
