@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from .. import functional as F
 from ..backend import to_device
 from ..errors import ShapeError
-from ..kernels.parallel import SMALL, product
 from ..kernels.random import normal, uniform
 from ..random import next_key
 from ..tensor import Tensor
@@ -48,6 +48,7 @@ __all__ = [
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
+SMALL = 1 << 24  # multiplications of a product that one thread does, so that all round alike
 LEAST_VARIANCE = 5e-4  # added to the variances that `whitening_` divides by
 
 _skipping: ContextVar[bool] = ContextVar("skip_init", default=False)
@@ -193,7 +194,7 @@ def _moments(image: np.ndarray, r: int, s: int) -> np.ndarray:
     parts = np.array_split(patches, -(-patches.size * patches.shape[1] // SMALL))
     total = np.zeros((patches.shape[1],) * 2)
     for part in parts:
-        total += product(part.T, part)
+        total += F.linear(part.T, part).numpy()
     return total / len(patches)
 
 
