@@ -48,7 +48,6 @@ __all__ = [
 
 GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 3 / 4}
 
-SMALL = 1 << 24  # multiplications of a product that one thread does, so that all round alike
 LEAST_VARIANCE = 5e-4  # added to the variances that `whitening_` divides by
 
 _skipping: ContextVar[bool] = ContextVar("skip_init", default=False)
@@ -177,7 +176,7 @@ def whitening_(w: Tensor, images: Any) -> Tensor:
         raise ShapeError(
             f"whitening_: images are {images.shape} but must be (n, h, w, {c}), {r}x{s} or larger"
         )
-    moments = sum(_moments(image.astype(np.float64), r, s) for image in images) / len(images)
+    moments = sum(_moments(image.astype(np.float64), r, s) for image in images) / n
     variances, vectors = np.linalg.eigh(moments)
     filters = (vectors / np.sqrt(variances + LEAST_VARIANCE))[:, ::-1]
     pairs = min(r * s * c, k // 2)
@@ -191,11 +190,7 @@ def _moments(image: np.ndarray, r: int, s: int) -> np.ndarray:
     """Mean products (r s c, r s c) of the values of all r x s patches of an image (h, w, c)."""
     patches = sliding_window_view(image, (r, s), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
     patches = patches.reshape(-1, r * s * image.shape[2])
-    parts = np.array_split(patches, -(-patches.size * patches.shape[1] // SMALL))
-    total = np.zeros((patches.shape[1],) * 2)
-    for part in parts:
-        total += F.linear(part.T, part).numpy()
-    return total / len(patches)
+    return F.linear(patches.T, patches).numpy() / len(patches)
 
 
 def _fan(t: Tensor, mode: str) -> int:

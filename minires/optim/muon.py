@@ -10,15 +10,14 @@ import numpy as np
 
 from ..backend import array_module
 from ..kernels.memory import empty
-from ..kernels.optim import sgd_step
 from ..kernels.parallel import for_each
 from ..kernels.product import multiply
 from .flat import Flat
 from .optimizer import Optimizer
+from .sgd import SGD
 
 __all__ = ["Muon", "orthogonalised"]
 
-INFINITY = float("inf")
 ITERATIONS = 3
 A, B, C = 3.4445, -4.7750, 2.0315  # a x + b x³ + c x⁵ is steep at 0 and stays near 1 beyond
 
@@ -52,7 +51,7 @@ def _product(a: Any, b: Any) -> Any:
     return out
 
 
-class Muon(Optimizer):
+class Muon(SGD):
     """Momentum whose steps for weight matrices are orthogonal, and SGD for everything else.
 
     A weight (..., k) of rank 2 or more, as a matrix of k columns, is first scaled to the norm √k
@@ -75,9 +74,6 @@ class Muon(Optimizer):
     [[1.0, -0.6], [0.6, 1.0]]
     """
 
-    limits = dict.fromkeys(("lr", "momentum", "weight_decay"), (0, INFINITY))
-    buffers = ("momentum_buffer",)
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -87,18 +83,12 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         orthogonal: bool = True,
     ) -> None:
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            orthogonal=orthogonal,
-        )
+        options = {"momentum": momentum, "dampening": 0.0, "nesterov": nesterov}
+        options |= {"weight_decay": weight_decay, "orthogonal": orthogonal}
+        Optimizer.__init__(self, params, lr=lr, **options)
 
     def _check_options(self, options: dict[str, Any]) -> None:
-        if options["nesterov"] and options["momentum"] <= 0:
-            raise ValueError(f"Muon: nesterov needs momentum above 0, got {options['momentum']}")
+        super()._check_options(options)
         for p in options["params"]:
             if options["orthogonal"] and p.ndim < 2:
                 raise ValueError(
@@ -107,20 +97,16 @@ class Muon(Optimizer):
                 )
 
     def _update(self, flat: Flat, part: slice, step: Any) -> None:
-        names = ("momentum", "nesterov", "weight_decay")
-        options = {name: flat.group[name] for name in names}
-        m = flat.buffer("momentum_buffer") if options["momentum"] else None
-        if flat.group["orthogonal"]:
-            start, stop = flat.offsets.index(part.start), flat.offsets.index(part.stop)
-            if flat.device == "cpu":  # one thread a matrix: rounding is the same for any number
-                for_each(lambda i: self._turn(flat, m, start + i), stop - start)
-            else:
-                for i in range(start, stop):
-                    self._turn(flat, m, i)
+        if not flat.group["orthogonal"]:
+            super()._update(flat, part, step)
             return
-        arrays = flat.w[part], flat.g[part], None if m is None else m[part]
-        first = step == 1 if isinstance(step, int) else step
-        sgd_step(*arrays, **options, dampening=0.0, lr=flat.rate, first=first, factor=flat.factor)
+        m = flat.buffer("momentum_buffer") if flat.group["momentum"] else None
+        start, stop = flat.offsets.index(part.start), flat.offsets.index(part.stop)
+        if flat.device == "cpu":  # one thread a matrix: rounding is the same for any number
+            for_each(lambda i: self._turn(flat, m, start + i), stop - start)
+        else:
+            for i in range(start, stop):
+                self._turn(flat, m, i)
 
     @staticmethod
     def _turn(flat: Flat, m: Any, i: int) -> None:

@@ -59,7 +59,7 @@ class SGD(Optimizer):
     def _check_options(self, options: dict[str, Any]) -> None:
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise ValueError(
-                "SGD: nesterov needs momentum above 0 and dampening 0, "
+                f"{self.name}: nesterov needs momentum above 0 and dampening 0, "
                 f"got momentum={options['momentum']} and dampening={options['dampening']}"
             )
 

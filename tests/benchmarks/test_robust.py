@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.robust import Case, main
+from benchmarks.robust import Case, difference, finish, main
 
 __all__: list[str] = []
 
@@ -35,6 +35,15 @@ def test_a_full_disk(case: Case):
 @pytest.mark.compiled
 def test_sigterm(case: Case):
     assert case.terminate() == []
+
+
+@pytest.mark.compiled
+def test_one_thread_or_two(case: Case, tmp_path: Path):
+    """Two processes; metrics and weights do not depend on the number of threads."""
+    options = ("--limit", "300", "--batch-size", "50", "--epochs", "1", "--model", "resnet20")
+    for threads in ("1", "2"):
+        finish(tmp_path / threads, *options, "--threads", threads)
+    assert difference(tmp_path / "1", tmp_path / "2") == []
 
 
 @pytest.mark.slow

@@ -149,15 +149,6 @@ def test_whitening_takes_the_largest_first(rng):
     np.testing.assert_array_equal(few[..., :4], w.numpy()[..., :4])
 
 
-def test_whitening_is_the_same_in_parts(rng, monkeypatch):
-    images = correlated(rng, (3, 20, 20, 3))
-    whole = init.whitening_(weight((3, 3, 3, 54)), images).numpy().copy()
-    monkeypatch.setattr(init, "SMALL", 27 * 27 * 10)  # ten patches a product
-    np.testing.assert_allclose(
-        init.whitening_(weight((3, 3, 3, 54)), images).numpy(), whole, rtol=1e-3, atol=1e-4
-    )
-
-
 @pytest.mark.parametrize(
     "shape", [(5, 8, 8), (0, 8, 8, 3), (5, 8, 8, 4), (5, 2, 8, 3), (5, 8, 2, 3)]
 )

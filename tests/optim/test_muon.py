@@ -115,5 +115,7 @@ def test_what_it_refuses():
     bias = nn.Linear(3, 2).bias
     with pytest.raises(ValueError, match=re.escape("a parameter of shape (2,) is no matrix")):
         optim.Muon([bias], 0.1)
-    with pytest.raises(ValueError, match="nesterov needs momentum above 0, got 0"):
+    with pytest.raises(
+        ValueError, match="Muon: nesterov needs momentum above 0 and dampening 0, got"
+    ):
         optim.Muon([{"params": [bias], "orthogonal": False}], 0.1, momentum=0.0)
