@@ -7,7 +7,8 @@ a float32, so a product of matrices does up to twice as many multiplications in 
 Inside `operands("bf16")` the convolutions that gather columns (`direct`) round them, the weights
 and the gradients in the cache, right before the product; images, weights and sums stay float32
 everywhere else. Winograd convolutions stay float32: their transforms amplify the rounding of the
-operands four times (1 % of error instead of 0.24 %), and with float32 they are faster already.
+operands four times (1 % of error instead of 0.24 %), and with float32 they are faster already. CPUs
+that have a unit for products of bf16 matrices do more at a time: `amx`, `tiled`.
 
     row i of pixels      x[0] x[1] | x[2] x[3] | …           pairs along the row: `round_rows`
     two rows of weights  w0[0] w1[0] | w0[1] w1[1] | …       pairs across them: `pair_rows`
@@ -30,7 +31,8 @@ from .isa import ISA
 from .precision import operand_kind
 from .simd import INT32, Lanes, vector_function
 
-__all__ = ["AVAILABLE", "pair_rows", "round_rows", "rounded", "uses_bf16"]
+__all__ = ["AVAILABLE", "nearest_bits", "pair_rows", "pair_vectors", "round_rows", "round_vector"]
+__all__ += ["rounded", "uses_bf16"]
 
 WIDTH = ISA.width or 1
 # LLVM names the feature; held down to AVX2, the instruction is beyond
@@ -54,7 +56,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return nearest.view(np.float32)
 
 
-def _nearest(lanes: Lanes, x: Any) -> Any:
+def nearest_bits(lanes: Lanes, x: Any) -> Any:
     """The vector's bits, rounded: the upper half of each lane is the bf16."""
     build, numbers = lanes.builder, ir.VectorType(INT32, lanes.width)
 
@@ -68,23 +70,23 @@ def _nearest(lanes: Lanes, x: Any) -> Any:
 
 
 @vector_function(WIDTH)
-def _round_vector(lanes, to, x, count, pairs):
+def round_vector(lanes, to, x, count, pairs):
     """The first `count` numbers at x, rounded, and zeros up to `pairs` pairs, side by side."""
     halves = ir.VectorType(ir.IntType(16), lanes.width)
     build, numbers = lanes.builder, ir.VectorType(INT32, lanes.width)
-    bits = _nearest(lanes, lanes.load(x, lanes.first(count)))
+    bits = nearest_bits(lanes, lanes.load(x, lanes.first(count)))
     shift = ir.Constant(numbers, [16] * lanes.width)
     narrow = build.trunc(build.lshr(bits, shift), halves)
     lanes.store_halves(narrow, to, lanes.first(build.add(pairs, pairs)))
 
 
 @vector_function(WIDTH)
-def _pair_vectors(lanes, to, x, y, count, seconds):
+def pair_vectors(lanes, to, x, y, count, seconds):
     """(x[i], y[i]) for the first `count` numbers; after `seconds` of y its are zero."""
     build, numbers = lanes.builder, ir.VectorType(INT32, lanes.width)
     mask = lanes.first(count)
-    low = _nearest(lanes, lanes.load(x, mask))
-    high = _nearest(lanes, lanes.load(y, lanes.first(seconds)))
+    low = nearest_bits(lanes, lanes.load(x, mask))
+    high = nearest_bits(lanes, lanes.load(y, lanes.first(seconds)))
     high = build.and_(high, ir.Constant(numbers, [0xFFFF0000] * lanes.width))
     low = build.lshr(low, ir.Constant(numbers, [16] * lanes.width))
     lanes.store(build.bitcast(build.or_(low, high), lanes.type), to, mask)
@@ -99,7 +101,7 @@ def round_rows(x, row, rows, count):
         here = x + i * row
         for j in range(0, count, WIDTH):
             left = min(count - j, WIDTH)
-            _round_vector(here + 2 * j, here + 4 * j, left, (left + 1) // 2)
+            round_vector(here + 2 * j, here + 4 * j, left, (left + 1) // 2)
 
 
 @numba.njit(nogil=True)
@@ -112,4 +114,4 @@ def pair_rows(x, row, rows, count):
         for j in range(0, count, WIDTH):
             left = min(count - j, WIDTH)
             seconds = left if i + 1 < rows else 0
-            _pair_vectors(to + 4 * j, first + 4 * j, first + row + 4 * j, left, seconds)
+            pair_vectors(to + 4 * j, first + 4 * j, first + row + 4 * j, left, seconds)

@@ -7,8 +7,8 @@
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
 group side by side. The references build all columns at once; in the CPU twins each thread goes
 through a few images at a time, group by group, and skips the columns where a 1x1 window reads every
-pixel once. Where `plan` says so, the CPU twins use kernels of our own instead: `winograd`, `direct`
-or `depthwise`. The CUDA twins are in `conv_cuda`.
+pixel once. Where `plan` says so, the CPU twins use kernels of our own instead: `winograd`, `tiled`,
+`direct` or `depthwise`. The CUDA twins are in `conv_cuda`.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import conv_cuda, depthwise, direct, winograd
+from . import conv_cuda, depthwise, direct, tiled, winograd
 from .activation import add_array
 from .cases import Case, permuted_view
 from .dispatch import kernel
@@ -195,6 +195,8 @@ def _conv2d_cpu(
     params: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan in ("winograd", "polyphase"):
         return winograd.convolve(x, w, b, residual, stride=stride, padding=padding, **finish)
+    if plan == "tiled":
+        return tiled.convolve(x, w, b, residual, **params, **finish)
     if plan == "direct":
         return direct.convolve(x, w, b, residual, **params, **finish, groups=groups)
     if plan == "depthwise":
@@ -243,6 +245,8 @@ def _conv2d_input_gradient_cpu(
     if plan in ("winograd", "polyphase"):
         steps = {"stride": stride, "padding": padding}
         return winograd.convolve_input_gradient(g, w, total, size=size, **steps)
+    if plan == "tiled":
+        return add_array(tiled.convolve_input_gradient(g, w, size=size, **params), total)
     if plan == "direct":
         dx = direct.convolve_input_gradient(g, w, size=size, **params, groups=groups)
         return add_array(dx, total)
@@ -287,6 +291,8 @@ def _conv2d_weight_gradient_cpu(
     params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan in ("winograd", "polyphase"):
         return winograd.convolve_weight_gradient(x, g, stride=stride, padding=padding)
+    if plan == "tiled":
+        return tiled.convolve_weight_gradient(x, g, window=window, **params)
     if plan == "direct":
         return direct.convolve_weight_gradient(x, g, window=window, **params, groups=groups)
     if plan == "depthwise":

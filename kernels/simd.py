@@ -37,8 +37,10 @@ __all__ = [
     "copy_vector",
     "finish_streams",
     "float_of_bits",
+    "read_address",
     "read_float",
     "vector_function",
+    "write_address",
     "write_float",
 ]
 
@@ -92,7 +94,7 @@ class Lanes:
         kind = ir.FunctionType(self.type, [place.type, INT32, self._bits, self.type])
         name = f"llvm.masked.load.v{self.width}f32.p0"
         arguments = [place, INT32(NUMBER_ALIGNED), mask, self.constant(0.0)]
-        return self._call(name, kind, arguments)
+        return self.call(name, kind, arguments)
 
     def store(self, x: Any, address: Any, mask: Any = None) -> None:
         """Write a vector; lanes outside `mask` leave memory as it is."""
@@ -102,13 +104,13 @@ class Lanes:
             return
         kind = ir.FunctionType(ir.VoidType(), [self.type, place.type, INT32, self._bits])
         name = f"llvm.masked.store.v{self.width}f32.p0"
-        self._call(name, kind, [x, place, INT32(NUMBER_ALIGNED), mask])
+        self.call(name, kind, [x, place, INT32(NUMBER_ALIGNED), mask])
 
     def store_halves(self, x: Any, address: Any, mask: Any) -> None:
         """Write the lanes of a vector of 16-bit integers that are in `mask`."""
         place: Any = self.builder.inttoptr(address, x.type.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [x.type, place.type, INT32, self._bits])
-        self._call(f"llvm.masked.store.v{self.width}i16.p0", kind, [x, place, INT32(2), mask])
+        self.call(f"llvm.masked.store.v{self.width}i16.p0", kind, [x, place, INT32(2), mask])
 
     def stream(self, x: Any, address: Any) -> None:
         """Write a vector past the caches, to an address that is a multiple of the vector's size;
@@ -124,7 +126,7 @@ class Lanes:
         place: Any = self.builder.inttoptr(address, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
         reading, nearest, data = INT32(0), INT32(3), INT32(1)
-        self._call("llvm.prefetch.p0", kind, [place, reading, nearest, data])
+        self.call("llvm.prefetch.p0", kind, [place, reading, nearest, data])
 
     def put_out(self, x: Any, address: Any) -> None:
         """Write a vector of an output: `stream` it where the function `streams`."""
@@ -165,7 +167,7 @@ class Lanes:
     def multiply_add(self, x: Any, y: Any, z: Any) -> Any:
         """x · y + z with one rounding."""
         kind = ir.FunctionType(self.type, [self.type] * 3)
-        return self._call(f"llvm.fma.v{self.width}f32", kind, [x, y, z])
+        return self.call(f"llvm.fma.v{self.width}f32", kind, [x, y, z])
 
     def multiply_add_pairs(self, x: Any, y: Any, z: Any) -> Any:
         """x0 · y0 + x1 · y1 + z, where each lane of x and y is a pair of bf16 (AVX512_BF16).
@@ -192,7 +194,7 @@ class Lanes:
         zeros = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, undefined, zeros)
 
-    def _call(self, name: str, kind: ir.FunctionType, arguments: list[Any]) -> Any:
+    def call(self, name: str, kind: ir.FunctionType, arguments: list[Any]) -> Any:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, arguments)
 
@@ -243,6 +245,28 @@ def read_float(_, place):
         return builder.load(builder.inttoptr(arguments[0], FLOAT.as_pointer()), align=4)
 
     return types.float32(types.int64), generate
+
+
+@intrinsic
+def write_address(_, place, value):
+    """Store an address in a table, at the address `place`."""
+
+    def generate(context, builder, signature, arguments):
+        place, value = arguments
+        builder.store(value, builder.inttoptr(place, INT64.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic
+def read_address(_, place):
+    """The entry of a table of addresses at the address `place`."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], INT64.as_pointer()), align=8)
+
+    return types.int64(types.int64), generate
 
 
 @intrinsic

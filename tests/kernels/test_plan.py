@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires.kernels import conv, direct, winograd
+from minires.kernels import amx, conv, direct, winograd
 from minires.kernels.bf16 import AVAILABLE
 from minires.kernels.dispatch import ran
 from minires.kernels.isa import ISA
@@ -62,7 +62,25 @@ def test_strides_of_two_use_the_polyphase_form(n, size, c, k):
     assert choose(x, w, stride=(2, 1)) == "direct"
     if AVAILABLE:
         with operands("bf16"):
-            assert choose(x, w, stride=TWO) == "direct"
+            assert choose(x, w, stride=TWO) == ("tiled" if amx.available() else "direct")
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="this CPU has no AVX512_BF16")
+@pytest.mark.parametrize("has_tiles", [False, True])
+def test_tiles_take_what_fills_them(monkeypatch, has_tiles):
+    monkeypatch.setattr(amx, "available", lambda: has_tiles)
+    tiled = "tiled" if has_tiles else "direct"
+    wide, narrow = ((128, 8, 8, c) for c in (128, 64))
+    assert choose(wide, (3, 3, 128, 128)) == "winograd"
+    with operands("bf16"):
+        assert choose(wide, (3, 3, 128, 128)) == ("tiled" if has_tiles else "winograd")
+        assert choose(narrow, (3, 3, 64, 64)) == "winograd"
+        assert choose(narrow, (1, 1, 64, 16), padding=(0, 0)) == tiled
+        assert choose(narrow, (1, 1, 64, 15), padding=(0, 0)) == "direct"
+        assert choose((128, 8, 8, 3), (5, 5, 3, 64)) == "direct"
+        assert choose(wide, (5, 5, 64, 128), groups=2) == "direct"
+        assert choose((3, 8, 8, 64), (1, 1, 64, 64), padding=(0, 0)) == "im2col"
+        assert choose(wide, (3, 3, 128, 128), dtype="float64") == "im2col"
 
 
 @vectors
