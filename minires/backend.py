@@ -167,8 +167,8 @@ def precision(name: str, device: str = "cpu") -> Iterator[None]:
     "bf16" rounds to 8 bits of mantissa; on GPUs there are also "fp16" (11 bits, but only up to
     65504: scale the loss, see `optim.LossScale`) and "tf32" (11 bits). Forward and backward belong
     inside together. Weights, sums, gradients and everything that is not a convolution stay float32;
-    so do, on the CPU, the convolutions that Winograd's algorithm computes (`minires info --plan`
-    lists them): they are faster and more exact as they are.
+    so do, on the CPU, the convolutions that Winograd's algorithm computes (`minires info --plan
+    NAME --precision bf16` lists them): they are faster and more exact as they are.
 
     Raises ValueError for another name, RuntimeError where the device cannot multiply so.
 

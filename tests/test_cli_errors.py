@@ -72,6 +72,7 @@ def test_train_help_lists_every_option_and_default(run: Run):
         (["info", "--model", "resnet19"], "--model: model is 'resnet19'"),
         (["info", "--plan", "resnet20", "--input", "8,32"], "--input: '8,32' must be three"),
         (["info", "--input", "8,32,32"], "--input: goes with --plan only"),
+        (["info", "--precision", "bf16"], "--precision: goes with --plan only"),
     ],
 )
 def test_usage_errors(fails, words: list[str], message: str, tmp_path: Path, monkeypatch):

@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", metavar="NAME", help="list the layers of a network")
     parser.add_argument("--plan", metavar="NAME", help="list how its convolutions are computed")
     parser.add_argument("--input", metavar="N,H,W", help="batch for --plan (default: 128,32,32)")
+    parser.add_argument("--precision", metavar="float32|bf16", help="of --plan")
     parser.add_argument("--models", action="store_true", help="list the networks there are")
     parser.add_argument("--classes", type=int, default=10, metavar="N", help="default: 10")
     parser.add_argument("--stem", metavar="|".join(settings.STEMS), help="first layers")
@@ -28,15 +29,17 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Describe and print."""
-    if given.input is not None and given.plan is None:
-        raise ConfigError("--input: goes with --plan only")
+    for option in ("input", "precision"):
+        if getattr(given, option) is not None and given.plan is None:
+            raise ConfigError(f"--{option}: goes with --plan only")
     show = _print_values
     if given.models:
         from .. import models
 
         found: dict[str, Any] = {"models": models.names()}
     elif given.plan is not None:
-        found = describe_plan(given.plan, _size(given.input or "128,32,32"), given.stem)
+        size, operands = _size(given.input or "128,32,32"), given.precision or "float32"
+        found = describe_plan(given.plan, size, given.stem, operands)
         show = _print_plan
     elif given.model is not None:
         found, show = describe_model(given.model, given.classes, given.stem), _print_layers
@@ -79,4 +82,5 @@ def _print_plan(found: dict[str, Any]) -> None:
         count = layer["multiplications"] / 1e9
         text = f"{layer['name']:28} {layer['algorithm']:10} {count:7.2f}e9  {x:>17} * {w:14}"
         print(f"{text} {stride} {groups}".rstrip())
-    print(f"{found['model']}, batch {found['batch']}, instructions {found['instructions']}")
+    last = ", ".join(f"{key} {found[key]}" for key in ("batch", "precision", "instructions"))
+    print(f"{found['model']}, {last}")

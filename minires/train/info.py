@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import nn
 from ..autograd import no_grad
-from ..backend import cuda_available
+from ..backend import cuda_available, precision
 from ..functional.conv import pair
 from ..kernels import memory
 from ..kernels.dispatch import observe, reference
@@ -22,7 +22,7 @@ from ..kernels.im2col import output_size
 from ..kernels.isa import ISA
 from ..kernels.plan import choose_convolution
 from .folder import versions
-from .setup import build_model
+from .setup import build_model, choose_precision
 
 __all__ = ["describe_model", "describe_plan", "describe_system", "kernel_inputs"]
 
@@ -102,18 +102,24 @@ def kernel_inputs(model: nn.Module, image: tuple[int, int, int]) -> dict[str, tu
 
 
 def describe_plan(
-    name: str, size: tuple[int, int, int] = (128, 32, 32), stem: str | None = None
+    name: str,
+    size: tuple[int, int, int] = (128, 32, 32),
+    stem: str | None = None,
+    operands: str = "float32",
 ) -> dict[str, Any]:
-    """The algorithm of each convolution of a network, for a batch of size (n, h, w).
+    """The algorithm of each convolution of a network, for a batch of size (n, h, w), in the
+    precision `operands`, "float32" or "bf16".
 
     `multiplications` are those of a plain product for the whole batch. Without `stem`, small images
-    get the CIFAR stem. Raises ConfigError for an unknown name or stem.
+    get the CIFAR stem. Raises ConfigError for an unknown name or stem, and for a precision that the
+    CPU does not have.
 
     >>> describe_plan("resnet20", (64, 32, 32))["layers"][0]["input"]
     [64, 32, 32, 3]
     """
     if stem is None and min(size[1:]) < SMALL:
         stem = "cifar"
+    operands = choose_precision(operands, "cpu")
     model, layers = _build(name, 10, stem), []
     modules: dict[str, Any] = dict(model.named_modules())
     for path, shape in kernel_inputs(model, (*size[1:], 3)).items():
@@ -124,7 +130,8 @@ def describe_plan(
         )
         w = conv.weight.shape
         p, q = (output_size(x[1 + i], w[i], stride[i], padding[i], dilation[i]) for i in (0, 1))
-        plan = choose_convolution(x, w, stride, padding, dilation, conv.groups, np.float32)
+        with precision(operands):
+            plan = choose_convolution(x, w, stride, padding, dilation, conv.groups, np.float32)
         layers.append(
             {
                 "name": path,
@@ -136,7 +143,8 @@ def describe_plan(
                 "algorithm": plan,
             }
         )
-    return {"model": name, "batch": size[0], "instructions": ISA.name, "layers": layers}
+    found = {"model": name, "batch": size[0], "precision": operands, "instructions": ISA.name}
+    return {**found, "layers": layers}
 
 
 def _processor() -> str:
@@ -165,8 +173,10 @@ LLVM_FEATURES = {
     "avx512f",
     "avx512bw",
     "avx512vl",
+    "avx512bf16",
     "avx512vnni",
     "amx-tile",
+    "amx-bf16",
     "neon",
     "sve",
 }

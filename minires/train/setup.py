@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models, optim, random
-from ..backend import resolve_device, resolve_precision, to_device
+from ..backend import PRECISIONS, resolve_device, resolve_precision, to_device
 from ..kernels import memory
 from .config import DEVICES, ConfigError, TrainConfig, flag, unknown
 from .finetune import muon_groups, parameter_groups
@@ -66,6 +66,8 @@ def choose_device(name: str) -> str:
 
 def choose_precision(name: str, device: str) -> str:
     """`name` if the device has it. Raises ConfigError saying what is missing."""
+    if name not in PRECISIONS:
+        raise unknown("--precision", name, PRECISIONS)
     try:
         return resolve_precision(name, device)
     except RuntimeError as error:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from minires import models, nn
+from minires.kernels import amx, bf16
 from minires.kernels.isa import ISA
 from minires.kernels.plan import choose_convolution
 from minires.train import ConfigError, describe_model, describe_plan, describe_system
@@ -67,6 +68,29 @@ def test_the_plan_depends_on_the_batch():
     ]
     assert algorithms[0] != algorithms[1]
     assert "winograd" in algorithms[1]
+
+
+@pytest.mark.skipif(not bf16.AVAILABLE, reason="this CPU has no AVX512_BF16")
+def test_the_plan_depends_on_the_precision():
+    plain = describe_plan("resnet18")["layers"]
+    found = describe_plan("resnet18", operands="bf16")
+    assert found["precision"] == "bf16"
+    changed = {
+        layer["name"]: layer["algorithm"]
+        for layer, before in zip(found["layers"], plain, strict=True)
+        if layer["algorithm"] != before["algorithm"]
+    }
+    assert changed["layer2.0.conv1"] in ("direct", "tiled")
+    assert ("layer3.1.conv2" in changed) == amx.available()
+    assert "layer1.0.conv1" not in changed
+
+
+def test_the_plan_refuses_precisions(monkeypatch):
+    monkeypatch.setattr(bf16, "AVAILABLE", False)
+    with pytest.raises(ConfigError, match=r"--precision bf16: .*no AVX512_BF16"):
+        describe_plan("resnet20", operands="bf16")
+    with pytest.raises(ConfigError, match=r"--precision: unknown value 'half'"):
+        describe_plan("resnet20", operands="half")
 
 
 def test_the_plan_counts_multiplications_and_knows_stems():
