@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 import numba
 
+from .im2col import Pair, output_size
 from .isa import ISA
 from .simd import add_vectors, clear_vector, copy_vector, vector_function
 
-__all__ = ["WIDTH", "Windows"]
+__all__ = ["WIDTH", "Windows", "is_pointwise", "list_windows"]
 __all__ += ["add_numbers", "clear_numbers", "copy_numbers", "copy_rows", "walk_columns"]
 
 WIDTH = ISA.width or 1  # channels in a vector
@@ -46,6 +47,27 @@ class Windows(NamedTuple):
     row_step: int  # the dilation
     column_step: int
     groups: int = 1
+
+
+def list_windows(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int = 1,
+) -> Windows:
+    """The convolution of images of shape x (n, h, w, c) with weights w (r, s, …, k)."""
+    (n, h, width, c), (r, s, _, k) = x, w
+    p = output_size(h, r, stride[0], padding[0], dilation[0])
+    q = output_size(width, s, stride[1], padding[1], dilation[1])
+    sizes = n, h, width, c // groups, p, q, k // groups
+    return Windows(*sizes, r, s, *stride, *padding, *dilation, groups)
+
+
+def is_pointwise(s: Windows) -> bool:
+    """Whether the columns are the images themselves."""
+    return (s.r, s.s, s.down, s.across, s.top, s.left) == (1, 1, 1, 1, 0, 0)
 
 
 @numba.njit(nogil=True)

@@ -24,10 +24,10 @@ import numpy as np
 
 from . import direct_loops as loops
 from .bf16 import uses_bf16
-from .columns import WIDTH, Windows
+from .columns import WIDTH, Windows, is_pointwise, list_windows
 from .direct_loops import BLOCK, CHANNELS, ROWS
 from .finish import NOTHING, Finish, prepare_finish
-from .im2col import Pair, output_size
+from .im2col import Pair
 from .memory import address, empty, threads, workspace, zeros
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
@@ -41,27 +41,6 @@ LARGE = 1 << 18  # numbers
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
-
-
-def _windows(
-    x: tuple[int, ...],
-    w: tuple[int, ...],
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Windows:
-    """The convolution in `groups` bundles."""
-    (n, h, width, c), (r, s, _, k) = x, w
-    p = output_size(h, r, stride[0], padding[0], dilation[0])
-    q = output_size(width, s, stride[1], padding[1], dilation[1])
-    sizes = n, h, width, c // groups, p, q, k // groups
-    return Windows(*sizes, r, s, *stride, *padding, *dilation, groups)
-
-
-def _is_pointwise(s: Windows) -> bool:
-    """Whether the columns are the images themselves."""
-    return (s.r, s.s, s.down, s.across, s.top, s.left) == (1, 1, 1, 1, 0, 0)
 
 
 def _bundles(groups: int, k: int) -> int:
@@ -110,7 +89,7 @@ def convolve(
     `conv.conv2d`.
     """
     bundles = _bundles(groups, w.shape[3])
-    s = _windows(x.shape, w.shape, stride, padding, dilation, bundles)
+    s = list_windows(x.shape, w.shape, stride, padding, dilation, bundles)
     finish, _kept = prepare_finish(w.shape[3], b, residual, relu)
     return _convolve(x, w, s, groups, False, finish, packed)
 
@@ -139,7 +118,7 @@ def _convolve(
             loops.pair_weights(address(u), s.groups, depth, s.k, workers)
     with workspace((workers, size), x.dtype) as scratch:
         places = address(x), address(u), address(y), finish, address(scratch), 4 * size
-        loops.convolve(s, _is_pointwise(s), pairs, *places, workers, PIXELS)
+        loops.convolve(s, is_pointwise(s), pairs, *places, workers, PIXELS)
     if packed is not None:
         packed[form] = u
     return y
@@ -157,8 +136,8 @@ def convolve_input_gradient(
 ) -> np.ndarray:
     """g (n, p, q, k), w (r, s, c/groups, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
     images, bundles = (len(g), *size, w.shape[2] * groups), _bundles(groups, w.shape[3])
-    s = _windows(images, w.shape, stride, padding, dilation, bundles)
-    if _is_pointwise(s):
+    s = list_windows(images, w.shape, stride, padding, dilation, bundles)
+    if is_pointwise(s):
         return _convolve(g, w, s._replace(c=s.k, k=s.c), groups, True)
     g, w = np.ascontiguousarray(g), _bundle(w, groups, bundles)
     dx = empty(images, g.dtype)
@@ -200,7 +179,7 @@ def convolve_weight_gradient(
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     shape = (*window, x.shape[3] // groups, g.shape[3])
     bundles = _bundles(groups, shape[3])
-    s = _windows(x.shape, shape, stride, padding, dilation, bundles)
+    s = list_windows(x.shape, shape, stride, padding, dilation, bundles)
     bundled = empty((bundles, *window, s.c, s.k), x.dtype)
     count, depth = s.n * s.p * s.q, _round_up(s.r * s.s * s.c, CHANNELS)
     k = _round_up(s.k, WIDTH)
@@ -210,7 +189,7 @@ def convolve_weight_gradient(
     # each chunk reads and writes the depth·k sums: let its pixels·depth columns be nearly as many
     pixels = max(min(k, CACHE // depth) // ROWS * ROWS, PIXELS)
     size = _round_up(pixels * (depth + k), 16)
-    direct = _is_pointwise(s) and s.c % CHANNELS == 0
+    direct = is_pointwise(s) and s.c % CHANNELS == 0
     with (
         workspace((parts, numbers), x.dtype) as sums,
         workspace((parts * divisions, size), x.dtype) as scratch,

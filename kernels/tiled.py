@@ -22,9 +22,9 @@ import numpy as np
 
 from . import tiled_loops as loops
 from .amx import PANEL, STEP, TILE
-from .columns import Windows
+from .columns import Windows, is_pointwise, list_windows
 from .finish import NOTHING, Finish, prepare_finish
-from .im2col import Pair, output_size
+from .im2col import Pair
 from .memory import address, empty, threads, workspace
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
@@ -39,13 +39,6 @@ LARGE = 1 << 18  # numbers
 
 def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
-
-
-def _windows(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair) -> Windows:
-    (n, h, width, c), (r, s, _, k) = x, w
-    p = output_size(h, r, stride[0], padding[0], dilation[0])
-    q = output_size(width, s, stride[1], padding[1], dilation[1])
-    return Windows(n, h, width, c, p, q, k, r, s, *stride, *padding, *dilation)
 
 
 def _rounded(x: np.ndarray, step: int = 1) -> Any:
@@ -72,7 +65,7 @@ def convolve(
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """x (n, h, w, c), w (r, s, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
-    s = _windows(x.shape, w.shape, stride, padding, dilation)
+    s = list_windows(x.shape, w.shape, stride, padding, dilation)
     finish, _kept = prepare_finish(s.k, b, residual, relu)
     return _convolve(x, w, s, False, finish, packed)
 
@@ -100,11 +93,10 @@ def _convolve(
         else:
             sizes = s.r * s.s, s.c, s.k, depth
             loops.pack_weights(address(w), address(u), *sizes, threads())
-    pointwise = (s.r, s.s, s.down, s.across, s.top, s.left) == (1, 1, 1, 1, 0, 0)
     halves = _rounded(x)
     with workspace((threads(), size), x.dtype) as scratch:
         places = address(halves), address(u), address(y), finish, address(scratch), 4 * size
-        loops.convolve(s._replace(c=pairs), pointwise, *places, threads(), pixels)
+        loops.convolve(s._replace(c=pairs), is_pointwise(s), *places, threads(), pixels)
     if packed is not None:
         packed["tiled"] = u
     return y
@@ -116,7 +108,7 @@ def convolve_input_gradient(
     """g (n, p, q, k), w (r, s, c, k) -> dx (n, h, w, c) for images of `size` (h, w)."""
     g, w = np.ascontiguousarray(g), np.ascontiguousarray(w)
     images = len(g), *size, w.shape[2]
-    s = _windows(images, w.shape, stride, padding, dilation)
+    s = list_windows(images, w.shape, stride, padding, dilation)
     if stride == (1, 1):
         top, left = (s.r - 1) * s.row_step - s.top, (s.s - 1) * s.column_step - s.left
         sizes = {"h": s.p, "w": s.q, "c": s.k, "p": s.h, "q": s.w, "k": s.c}
@@ -139,7 +131,7 @@ def convolve_weight_gradient(
     """x (n, h, w, c), g (n, p, q, k) -> (r, s, c, k)."""
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     dw = empty((*window, x.shape[3], g.shape[3]), x.dtype)
-    s = _windows(x.shape, dw.shape, stride, padding, dilation)
+    s = list_windows(x.shape, dw.shape, stride, padding, dilation)
     count, taps, k = s.n * s.p * s.q, s.r * s.s, _round_up(s.k, TILE)
     numbers = taps * _round_up(s.c, PANEL) * k
     most = SUMS if numbers < LARGE else LARGE_SUMS
