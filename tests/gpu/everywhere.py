@@ -28,13 +28,24 @@ TWIN = "cuda" if EVERYWHERE else "cpu"  # what runs where there is a twin
 VIEWS = {"broadcast_to", "expand_dims", "flatten", "getitem", "reshape", "squeeze", "transpose"}
 
 # test_NAME.py of tests/kernels: how the CPU's twins compute, which the device does in other ways
-CPU_ALONE = "bf16", "compile_cache", "direct", "finish", "isa", "microkernel", "parallel", "plan"
+CPU_ALONE = (
+    "bf16",
+    "compile_cache",
+    "direct",
+    "finish",
+    "isa",
+    "microkernel",
+    "parallel",
+    "plan",
+    "tiled",
+    "winograd",
+)
 # what a test is about that does not exist on the device: a part of its name, and why
 ELSEWHERE = {
     "tests/gpu/": "runs on the device anyhow",
     **{
         f"tests/kernels/test_{name}.py": "about the CPU's twins; tests/gpu has the kernels"
-        for name in (*CPU_ALONE, "winograd")
+        for name in CPU_ALONE
     },
     "that_make_no_whole_vectors": "about the CPU's twins; tests/gpu has the kernels",
     "test_nothing_is_written_outside": "about the CPU's twins; tests/gpu has the kernels",
