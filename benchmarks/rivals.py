@@ -7,11 +7,15 @@ the outputs, else the outputs.
 
 from __future__ import annotations
 
+import getpass
 import importlib.metadata
 import io
+import os
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +52,7 @@ def rival_step(
     """A step of `network` (name, arguments, state) on images (n, h, w, 3), labels (n,); PyTorch
     with autocast for dtype "bf16".
     """
+    _keep_compiled_apart()
     import torch
 
     torch.set_num_threads(threads)
@@ -67,6 +72,15 @@ def rival_step(
             return call(x).float().numpy()
 
     return infer
+
+
+def _keep_compiled_apart() -> None:
+    """A folder for torch.compile's code for each instruction set. With one folder, PyTorch 2.13
+    held to AVX2 takes what it compiled for AVX-512, and computes something else or crashes.
+    """
+    held = os.environ.get("ATEN_CPU_CAPABILITY", "default")
+    folder = Path(tempfile.gettempdir()) / f"torchinductor_{getpass.getuser()}_{held}"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def _torch_model(name: str, arguments: dict[str, Any], state: dict[str, np.ndarray]) -> Any:
