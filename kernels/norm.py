@@ -28,11 +28,11 @@ from . import norm_loops as loops
 from .cases import Case, permuted_view, positive
 from .dispatch import array_module, kernel
 from .memory import address, empty
+from .simd import STREAM
 
 __all__ = ["line", "move_statistics", "normalise", "normalise_batch", "normalise_gradient"]
 
 WIDE = 256  # numbers that a joined row may have: few rows, and sums that stay in the cache
-STREAM = 1 << 22  # bytes from which on outputs are written past the cache
 
 
 @kernel(

@@ -31,6 +31,7 @@ from numba.extending import intrinsic as _intrinsic
 
 __all__ = [
     "LINE",
+    "STREAM",
     "Lanes",
     "add_vectors",
     "clear_vector",
@@ -51,6 +52,7 @@ INT64 = ir.IntType(64)
 BIT = ir.IntType(1)
 intrinsic: Any = _intrinsic  # a decorator that takes the first parameter away
 LINE = 64  # bytes of a cache line
+STREAM = 1 << 23  # bytes: outputs of at least so many are written past the caches
 NUMBER_ALIGNED = 4  # bytes: vectors may start at any float32
 
 

@@ -25,6 +25,7 @@ from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import address, empty, threads, workspace
+from .simd import STREAM
 from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
 from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
@@ -55,7 +56,8 @@ def _shape(
     (n, h, w, c), (p, q) = images, size
     down, across = -(-p // scheme.output), -(-q // scheme.output)
     tile = scheme.number, scheme.planes, scheme.output
-    return Shape(n, h, w, c, p, q, k, *padding, down, across, *tile)
+    stream = 4 * n * p * q * k >= STREAM
+    return Shape(n, h, w, c, p, q, k, *padding, down, across, *tile, stream)
 
 
 @lru_cache(maxsize=1024)

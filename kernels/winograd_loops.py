@@ -26,7 +26,6 @@ from .winograd_tiles import (
     TABLES,
     WIDTH,
     row_length,
-    streams,
     tile_count,
     transform_gradients,
     transform_images,
@@ -78,9 +77,8 @@ def convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, first, 
             s.c, v_row, 4, 4 * width, m_row,
         )  # fmt: skip
     transform_products(
-        s, m, plane, m_row, table, unread, y, streams(s, y), finish, first, last,
-        block * BLOCK, width,
-    )  # fmt: skip
+        s, m, plane, m_row, table, unread, y, finish, first, last, block * BLOCK, width
+    )
 
 
 @numba.njit(nogil=True)

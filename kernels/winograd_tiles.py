@@ -4,10 +4,12 @@ A tile's pixels are listed in a table of addresses. Pixels outside an image are 
 zeros and written to a row that nobody reads, so that a tile at an edge differs only in its table.
 
 Transforms wait for memory more than they compute. While one tile is transformed, the pixels of the
-next are fetched; and outputs, which nobody reads before the whole layer is done, are written past
-the caches where that is possible: so the lines that they overwrite are never read. On two cores
-of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.0 to 1.2 times
-as fast, those of ResNet-20 about 1.1 to 1.25 times.
+next are fetched; and large outputs, which nobody reads before the whole layer is done, are written
+past the caches where that is possible: so the lines that they overwrite are never read. On two
+cores of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.0 to 1.2
+times as fast, those of ResNet-20 about 1.1 to 1.25 times. Outputs of a few megabytes wait in the
+last cache for their reader instead: four layers of 32 channels, 16x16 pixels, with BatchNorm and
+their gradients then take 0.9 times as long on an EPYC with 32 MB of it (Zen 5).
 
 Everything is an address (int64) or a size; distances between addresses are in bytes, sizes in
 numbers.
@@ -26,7 +28,7 @@ from .isa import ISA
 from .simd import LINE, vector_function
 from .winograd_schemes import SCHEMES
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "streams", "tile_count"]
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "tile_count"]
 __all__ += ["transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
@@ -41,9 +43,10 @@ _image = vector_function(WIDTH)(transforms.image_tile)
 _image_end = vector_function(WIDTH, optional=True)(transforms.image_tile)
 _output = vector_function(WIDTH)(transforms.output_tile)
 _output_end = vector_function(WIDTH, optional=True)(transforms.output_tile)
-_output_line = vector_function(WIDTH)(transforms.output_line)
-_biased_line = vector_function(WIDTH)(transforms.biased_line)
-_added_line = vector_function(WIDTH)(transforms.added_line)
+_keep, _stream = vector_function(WIDTH), vector_function(WIDTH, streams=True)
+_output_keep, _output_stream = _keep(transforms.output_line), _stream(transforms.output_line)
+_biased_keep, _biased_stream = _keep(transforms.biased_line), _stream(transforms.biased_line)
+_added_keep, _added_stream = _keep(transforms.added_line), _stream(transforms.added_line)
 _gradient = vector_function(WIDTH)(transforms.gradient_tile)
 _gradient_end = vector_function(WIDTH, optional=True)(transforms.gradient_tile)
 _pixels_in = vector_function(WIDTH)(transforms.list_inputs)
@@ -53,7 +56,7 @@ _pixels_out = vector_function(WIDTH)(transforms.list_outputs)
 class Shape(NamedTuple):
     """A convolution: images (n, h, w, c) -> (n, p, q, k) with `top` and `left` rows of padding; an
     output image is `down` x `across` tiles. The scheme of that number has so many `planes`, and
-    `side` x `side` outputs a tile.
+    `side` x `side` outputs a tile. Outputs go past the caches where they can and `stream` says so.
     """
 
     n: int
@@ -70,6 +73,7 @@ class Shape(NamedTuple):
     scheme: int
     planes: int
     side: int
+    stream: bool
 
 
 @register_jitable
@@ -148,42 +152,45 @@ def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
 
 
 @numba.njit(nogil=True)
-def streams(s, y):
+def _whole_lines(s, y):
     """Whether all outputs are whole cache lines, and no tile sticks out of an image."""
     inside = s.p % s.side == 0 and s.q % s.side == 0
     return inside and y % LINE == 4 * s.k % LINE == 0
 
 
 @numba.njit(nogil=True)
-def _stream_products(s, m, plane, row, table, y, finish, first, last, start, stop):
+def _line_products(s, m, plane, row, table, y, finish, first, last, start, stop):
     """The same where outputs are whole cache lines, finished on the way."""
     relu, residual = int(finish.relu), finish.residual - y
+    ahead = table + SECOND
+    _list_outputs(s, y, first, y, ahead)
     for t in range(first, last):
-        _list_outputs(s, y, t, y, table)
-        tile = m + (t - first) * row
-        if finish.residual:
-            for k in range(start, stop, LINE // 4):
-                line, bias = tile + 4 * (k - start), finish.bias + 4 * k
-                _added_line(s.scheme, line, plane, table, 4 * k, relu, bias, residual)
-        elif finish.bias:
-            for k in range(start, stop, LINE // 4):
-                line, bias = tile + 4 * (k - start), finish.bias + 4 * k
-                _biased_line(s.scheme, line, plane, table, 4 * k, relu, bias)
-        else:
-            for k in range(start, stop, LINE // 4):
-                _output_line(s.scheme, tile + 4 * (k - start), plane, table, 4 * k)
+        table, ahead = ahead, table
+        _list_outputs(s, y, t + 1, y, ahead)
+        for k in range(start, stop, LINE // 4):
+            line, bias, at = m + (t - first) * row + 4 * (k - start), finish.bias + 4 * k, 4 * k
+            if finish.residual and s.stream:
+                _added_stream(s.scheme, line, plane, table, ahead, at, relu, bias, residual)
+            elif finish.residual:
+                _added_keep(s.scheme, line, plane, table, ahead, at, relu, bias, residual)
+            elif finish.bias and s.stream:
+                _biased_stream(s.scheme, line, plane, table, ahead, at, relu, bias)
+            elif finish.bias:
+                _biased_keep(s.scheme, line, plane, table, ahead, at, relu, bias)
+            elif s.stream:
+                _output_stream(s.scheme, line, plane, table, ahead, at)
+            else:
+                _output_keep(s.scheme, line, plane, table, ahead, at)
 
 
 @numba.njit(nogil=True)
-def transform_products(
-    s, m, plane, row, table, unread, y, streaming, finish, first, last, start, width
-):
+def transform_products(s, m, plane, row, table, unread, y, finish, first, last, start, width):
     """y = Aᵀ m A for the output tiles first … last - 1, channels start … start + width - 1, and
     what `finish` adds.
     """
     stop = min(start + width, s.k)
-    if streaming:
-        _stream_products(s, m, plane, row, table, y, finish, first, last, start, stop)
+    if _whole_lines(s, y):
+        _line_products(s, m, plane, row, table, y, finish, first, last, start, stop)
         return
     whole = stop // WIDTH * WIDTH
     for t in range(first, last):

@@ -171,33 +171,36 @@ def output_tile(lanes, scheme, m, plane, table, offset, count=None):
 
 
 @for_each_scheme
-def output_line(lanes, scheme, m, plane, table, offset):
-    """The same for the vectors of a whole cache line, past the caches."""
-    for vector, place, _ in _lines(lanes, scheme, m, plane, table, offset):
-        lanes.stream(vector, place)
+def output_line(lanes, scheme, m, plane, table, ahead, offset):
+    """The same for the vectors of a whole cache line, past the caches if the function `streams`."""
+    for vector, place, _ in _lines(lanes, scheme, m, plane, table, ahead, offset):
+        lanes.put_out(vector, place)
 
 
 @for_each_scheme
-def biased_line(lanes, scheme, m, plane, table, offset, relu, bias):
+def biased_line(lanes, scheme, m, plane, table, ahead, offset, relu, bias):
     """The same plus the vectors at the address `bias`, with ReLU if `relu` is not 0."""
-    for vector, place, part in _lines(lanes, scheme, m, plane, table, offset):
-        lanes.stream(finish_vector(lanes, vector, relu, lanes.offset(bias, part)), place)
+    for vector, place, part in _lines(lanes, scheme, m, plane, table, ahead, offset):
+        lanes.put_out(finish_vector(lanes, vector, relu, lanes.offset(bias, part)), place)
 
 
 @for_each_scheme
-def added_line(lanes, scheme, m, plane, table, offset, relu, bias, residual):
+def added_line(lanes, scheme, m, plane, table, ahead, offset, relu, bias, residual):
     """The same plus the residual, which is `residual` bytes from the output."""
-    for vector, place, part in _lines(lanes, scheme, m, plane, table, offset):
+    for vector, place, part in _lines(lanes, scheme, m, plane, table, ahead, offset):
         bias_here, added = lanes.offset(bias, part), lanes.offset(place, residual)
-        lanes.stream(finish_vector(lanes, vector, relu, bias_here, added), place)
+        lanes.put_out(finish_vector(lanes, vector, relu, bias_here, added), place)
 
 
 def _lines(
-    lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, offset: Any
+    lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, ahead: Any, offset: Any
 ) -> list[tuple[Any, Any, int]]:
-    """(vector, its place, bytes from the line's beginning), line by line: a line that is written
-    in one go need not be read before.
+    """(vector, its place, bytes from the line's beginning), line by line: a line that is streamed
+    in one go need not be read before. Otherwise the next tile's lines are fetched.
     """
+    if not lanes.streams:
+        for place in _listed(lanes, ahead, scheme.output**2, offset):
+            lanes.prefetch(place)
     vectors = []
     for part in range(0, LINE, 4 * lanes.width):
         here = lanes.offset(m, part), plane, table, lanes.offset(offset, part)

@@ -244,21 +244,27 @@ def test_nothing_is_written_outside(rng, monkeypatch, guards, order, shape, stri
 
 @vectors
 @strides
-def test_outputs_past_the_caches_are_the_same(rng, monkeypatch, order, stride):
-    """Only outputs that begin at a cache line are written so."""
-    x, w, _ = draw(rng, 7, 16, 12, 20, 64)
+@pytest.mark.parametrize("finished", ["bare", "biased", "added"])
+def test_outputs_past_the_caches_are_the_same(rng, monkeypatch, order, stride, finished):
+    """Only large outputs that begin at a cache line are written so."""
+    x, w, residual = draw(rng, 7, 16, 12, 20, 64, stride)
+    more: dict[str, Any] = {"b": rng.standard_normal(64).astype(np.float32), "relu": True}
+    more = {"bare": {}, "biased": more, "added": {**more, "residual": residual}}[finished]
     outputs = []
 
     def shifted(size: tuple[int, ...], dtype: Any) -> np.ndarray:
         whole = np.full(np.prod(size) + 48, np.nan, dtype)
-        first = -whole.ctypes.data % 64 // 4 + len(outputs)
+        first = -whole.ctypes.data % 64 // 4 + len(outputs) % 3
         return whole[first : first + np.prod(size)].reshape(size)
 
     monkeypatch.setattr(winograd, "threads", lambda: 3)
     monkeypatch.setattr(winograd, "empty", shifted)
-    for _ in range(3):
-        outputs.append(winograd.convolve(x, w, stride=stride, padding=(1, 1)))
-    assert [y.ctypes.data % 64 for y in outputs] == [0, 4, 8]
+    for least in (0, 0, 0, 1 << 40, 1 << 40, 1 << 40):
+        monkeypatch.setattr(winograd, "STREAM", least)
+        winograd._forward.cache_clear()
+        outputs.append(winograd.convolve(x, w, **more, stride=stride, padding=(1, 1)))
+    winograd._forward.cache_clear()
+    assert [y.ctypes.data % 64 for y in outputs] == [0, 4, 8] * 2
     assert len({y.tobytes() for y in outputs}) == 1
 
 
