@@ -108,37 +108,45 @@ def copy_rows(to, to_row, x, x_row, rows, count):
 
 
 @numba.njit(nogil=True)
+def _walk_taps(s, line, inside, left, columns, row, count, scatter):
+    """One row of the windows, for `count` neighbouring output pixels; the first begins at `left` in
+    the line of the image, which may not be inside it.
+    """
+    pixel_bytes, size = 4 * s.c * s.groups, s.s * s.c
+    joined = s.column_step == 1 and s.groups == 1  # the taps are one piece of memory
+    for i in range(count):
+        first, column = left + i * s.across, columns + i * row
+        whole = inside and joined and first >= 0 and first + s.s <= s.w
+        if whole and scatter:
+            add_numbers(line + pixel_bytes * first, column, size)
+        elif whole:
+            copy_numbers(column, line + pixel_bytes * first, size)
+        elif inside:
+            for j in range(s.s):
+                x, place = first + j * s.column_step, column + 4 * j * s.c
+                if 0 <= x < s.w and scatter:
+                    add_numbers(line + pixel_bytes * x, place, s.c)
+                elif 0 <= x < s.w:
+                    copy_numbers(place, line + pixel_bytes * x, s.c)
+                elif not scatter:
+                    clear_numbers(place, s.c)
+        elif not scatter:
+            clear_numbers(column, size)
+
+
+@numba.njit(nogil=True)
 def walk_columns(s, image, columns, row, first, last, scatter):
     """The columns of output pixels first … last - 1 of all images, one below the other at distance
     `row`: gathered from `image`, the first channel of a group, or with `scatter` added to it.
     """
-    pixel_bytes = 4 * s.c * s.groups
-    n, rest = first // (s.p * s.q), first % (s.p * s.q)
-    top, left = rest // s.q * s.down - s.top, rest % s.q * s.across - s.left
-    for i in range(last - first):
-        column = columns + i * row
+    while first < last:
+        n, pixel = first // (s.p * s.q), first % (s.p * s.q)
+        count = min(s.q - pixel % s.q, last - first)  # the pixels of one line of outputs
+        top, left = pixel // s.q * s.down - s.top, pixel % s.q * s.across - s.left
         for tap in range(s.r):
             y = top + tap * s.row_step
-            line = image + pixel_bytes * s.w * (n * s.h + y)
-            inside = 0 <= y < s.h
-            # neighbouring taps that lie inside are one piece of memory
-            whole = inside and left >= 0 and left + s.s <= s.w
-            together = whole and s.column_step == 1 and s.groups == 1
-            taps, count = (1, s.s * s.c) if together else (s.s, s.c)
-            for j in range(taps):
-                x = left + j * s.column_step
-                if inside and 0 <= x < s.w:
-                    if scatter:
-                        add_numbers(line + pixel_bytes * x, column, count)
-                    else:
-                        copy_numbers(column, line + pixel_bytes * x, count)
-                elif not scatter:
-                    clear_numbers(column, count)
-                column += 4 * count
-        left += s.across
-        if left == s.q * s.across - s.left:  # the next line, or image
-            left = -s.left
-            top += s.down
-            if top == s.p * s.down - s.top:
-                top = -s.top
-                n += 1
+            line = image + 4 * s.c * s.groups * s.w * (n * s.h + y)
+            place = columns + 4 * tap * s.s * s.c
+            _walk_taps(s, line, 0 <= y < s.h, left, place, row, count, scatter)
+        columns += row * count
+        first += count

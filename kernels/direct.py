@@ -1,7 +1,7 @@
 """Convolutions with any window, stride, padding and dilation: the columns of a few pixels at a
 time, times the weights.
 
-A thread gathers the columns (im2col) of some 48 output pixels into its cache and multiplies them
+A thread gathers the columns (im2col) of some 96 output pixels into its cache and multiplies them
 with packed weights right away, so that the columns never see memory. 1x1 windows that take every
 pixel read the image itself. The product is our own (`microkernel`): on so few rows a BLAS spends
 much of its time on packing. `direct_loops` has the compiled loops, over the `columns`; here are the
@@ -29,18 +29,15 @@ from .direct_loops import BLOCK, CHANNELS, ROWS
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair
 from .memory import address, empty, threads, workspace, zeros
+from .microkernel import round_up
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
-PIXELS = 4 * ROWS  # at a time, forward
+PIXELS = 8 * ROWS  # at a time
 CACHE = 1 << 18  # numbers: columns of a weight gradient's chunk
 SUMS = 4  # parts of a weight gradient …
 LARGE_SUMS = 2  # … or so many where a part's sums are
 LARGE = 1 << 18  # numbers
-
-
-def _round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
 
 
 def _bundles(groups: int, k: int) -> int:
@@ -105,8 +102,8 @@ def _convolve(
 ) -> np.ndarray:
     x = np.ascontiguousarray(x)
     y = empty((s.n, s.p, s.q, s.groups * s.k), x.dtype)
-    depth, k = s.r * s.s * s.c, _round_up(s.k, WIDTH)
-    size = _round_up(PIXELS * (depth + BLOCK), 16)  # whole cache lines
+    depth, k = s.r * s.s * s.c, round_up(s.k, WIDTH)
+    size = round_up(PIXELS * (depth + BLOCK), 16)  # whole cache lines
     workers = threads()
     pairs = uses_bf16(x.dtype)
     form = "direct, bf16" if pairs else "direct"
@@ -142,8 +139,8 @@ def convolve_input_gradient(
     g, w = np.ascontiguousarray(g), _bundle(w, groups, bundles)
     dx = empty(images, g.dtype)
     depth, workers = s.r * s.s * s.c, min(threads(), s.n)
-    padded, pairs = _round_up(depth, WIDTH), uses_bf16(g.dtype)
-    numbers = _round_up(PIXELS * (s.k + padded), 16)
+    padded, pairs = round_up(depth, WIDTH), uses_bf16(g.dtype)
+    numbers = round_up(PIXELS * (s.k + padded), 16)
     with (
         workspace((s.groups * s.k * padded,), g.dtype) as u,
         workspace((workers, numbers), g.dtype) as scratch,
@@ -181,14 +178,14 @@ def convolve_weight_gradient(
     bundles = _bundles(groups, shape[3])
     s = list_windows(x.shape, shape, stride, padding, dilation, bundles)
     bundled = empty((bundles, *window, s.c, s.k), x.dtype)
-    count, depth = s.n * s.p * s.q, _round_up(s.r * s.s * s.c, CHANNELS)
-    k = _round_up(s.k, WIDTH)
+    count, depth = s.n * s.p * s.q, round_up(s.r * s.s * s.c, CHANNELS)
+    k = round_up(s.k, WIDTH)
     numbers = s.groups * depth * k
     parts = min(SUMS if numbers < LARGE else LARGE_SUMS, count)
     divisions = min(-(-threads() // parts), s.groups * -(-k // BLOCK))
     # each chunk reads and writes the depth·k sums: let its pixels·depth columns be nearly as many
     pixels = max(min(k, CACHE // depth) // ROWS * ROWS, PIXELS)
-    size = _round_up(pixels * (depth + k), 16)
+    size = round_up(pixels * (depth + k), 16)
     direct = is_pointwise(s) and s.c % CHANNELS == 0
     with (
         workspace((parts, numbers), x.dtype) as sums,

@@ -27,6 +27,7 @@ from typing import Any
 
 import numba
 from llvmlite import ir
+from numba.extending import register_jitable
 
 from .simd import INT64, Lanes, vector_function
 
@@ -35,10 +36,10 @@ __all__ = ["DEPTH", "make_product", "make_tile", "round_up"]
 DEPTH = 128  # steps
 
 
-@numba.njit(nogil=True)
-def round_up(count, step):
+@register_jitable
+def round_up(count: int, step: int) -> int:
     """The least multiple of `step` that is at least `count`."""
-    return (count + step - 1) // step * step
+    return -(-count // step) * step
 
 
 def make_tile(width: int, rows: tuple[int, ...], accumulate: bool, pairs: bool = False) -> Any:

@@ -26,6 +26,7 @@ from .columns import Windows, is_pointwise, list_windows
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair
 from .memory import address, empty, threads, workspace
+from .microkernel import round_up
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
@@ -37,16 +38,12 @@ LARGE_SUMS = 2  # … or so many where a part's sums are
 LARGE = 1 << 18  # numbers
 
 
-def _round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
-
-
 def _rounded(x: np.ndarray, step: int = 1) -> Any:
     """The rounded rows of a contiguous x (…, c): pairs, a multiple of `step` in each, and some
     rows that nobody has written.
     """
     rows, c = x.size // x.shape[-1], x.shape[-1]
-    pairs = _round_up((c + 1) // 2, step)
+    pairs = round_up((c + 1) // 2, step)
     to = empty(((rows + TILE) * pairs,), x.dtype)
     loops.round_images(address(x), address(to), rows, c, 4 * pairs, threads())
     return to
@@ -81,12 +78,12 @@ def _convolve(
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
     pairs = (s.c + 1) // 2
-    depth = _round_up(s.r * s.s * pairs, STEP)
+    depth = round_up(s.r * s.s * pairs, STEP)
     pixels = min(max(CACHE // depth // PANEL, 1) * PANEL, MOST_PIXELS)
-    size = _round_up(pixels * (depth + PANEL), TILE)
+    size = round_up(pixels * (depth + PANEL), TILE)
     u = None if packed is None else packed.get("tiled")
     if u is None:
-        u = empty((depth * _round_up(s.k, TILE),), x.dtype)
+        u = empty((depth * round_up(s.k, TILE),), x.dtype)
         if rotated:
             sizes = s.r * s.s, s.k, s.c, depth
             loops.pack_transposed(address(w), address(u), *sizes, threads())
@@ -114,8 +111,8 @@ def convolve_input_gradient(
         sizes = {"h": s.p, "w": s.q, "c": s.k, "p": s.h, "q": s.w, "k": s.c}
         return _convolve(g, w, s._replace(top=top, left=left, **sizes), True)
     dx, columns = empty(images, g.dtype), s.r * s.s * s.c
-    depth, workers = _round_up((s.k + 1) // 2, STEP), min(threads(), s.n)
-    row = _round_up(columns, TILE)
+    depth, workers = round_up((s.k + 1) // 2, STEP), min(threads(), s.n)
+    row = round_up(columns, TILE)
     pixels = min(max(CACHE // row // PANEL, 1) * PANEL, MOST_PIXELS)
     u, halves = empty((depth * row,), g.dtype), _rounded(g, STEP)
     loops.pack_transposed(address(w), address(u), 1, columns, s.k, depth, threads())
@@ -132,20 +129,20 @@ def convolve_weight_gradient(
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
     dw = empty((*window, x.shape[3], g.shape[3]), x.dtype)
     s = list_windows(x.shape, dw.shape, stride, padding, dilation)
-    count, taps, k = s.n * s.p * s.q, s.r * s.s, _round_up(s.k, TILE)
-    numbers = taps * _round_up(s.c, PANEL) * k
+    count, taps, k = s.n * s.p * s.q, s.r * s.s, round_up(s.k, TILE)
+    numbers = taps * round_up(s.c, PANEL) * k
     most = SUMS if numbers < LARGE else LARGE_SUMS
-    pixels = min(_round_up(-(-count // most), 2 * STEP), GRADIENT_PIXELS)
+    pixels = min(round_up(-(-count // most), 2 * STEP), GRADIENT_PIXELS)
     chunks = -(-count // pixels)
     parts = min(most, chunks)
     divisions = min(-(-threads() // parts), taps)
     pairs = (s.c + 1) // 2
-    size = 2 * pixels + _round_up(pairs, TILE) + _round_up(s.c, PANEL) * pixels // 2
+    size = 2 * pixels + round_up(pairs, TILE) + round_up(s.c, PANEL) * pixels // 2
     halves = _rounded(x)
     with (
         workspace((chunks * pixels // 2 * k,), x.dtype) as t,
         workspace((parts, numbers), x.dtype) as sums,
-        workspace((parts * divisions, _round_up(size, TILE)), x.dtype) as scratch,
+        workspace((parts * divisions, round_up(size, TILE)), x.dtype) as scratch,
     ):
         loops.transpose_gradients(address(g), address(t), count, s.k, pixels, threads())
         places = address(halves), address(t), address(sums), address(scratch), scratch.strides[0]

@@ -25,6 +25,7 @@ from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import address, empty, threads, workspace
+from .microkernel import round_up
 from .simd import STREAM
 from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
@@ -40,10 +41,6 @@ LARGE = 1 << 15  # c·k
 CHUNKS = 4  # chunks that a part should have
 DEEP = 1 << 17  # c·k from which on a thread takes some channels of all tiles …
 FEW = 1 << 18  # … if these have no more than so many numbers in a plane
-
-
-def _round_up(count: int, step: int) -> int:
-    return -(-count // step) * step
 
 
 def _planes(s: Shape, numbers: int) -> int:
@@ -78,18 +75,18 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
     fewer than `least` unless there are no more.
     """
     fit = CACHE // numbers_a_tile // TILES * TILES
-    return min(max(fit, _round_up(least, TILES)), _round_up(tiles, TILES))
+    return min(max(fit, round_up(least, TILES)), round_up(tiles, TILES))
 
 
 @lru_cache(maxsize=1024)
 def _sizes(s: Shape) -> tuple[int, int, int]:
     """Tiles of a chunk, numbers of a worker's scratch, and numbers of the transformed windows."""
-    c, k = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH)
+    c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     plane = max(row_length(s.c), min(k, BLOCK))
     planes = s.planes + (1 if k <= BLOCK else s.planes)
     tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
     size = TABLES + c + k + planes * (tiles * plane + GAP)
-    return tiles, _round_up(max(size, 9 * WIDTH * WIDTH), LINE), _planes(s, s.c * k)
+    return tiles, round_up(max(size, 9 * WIDTH * WIDTH), LINE), _planes(s, s.c * k)
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +94,7 @@ def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     """Parts of the sum, divisions of each, tiles of a chunk, numbers of a worker's scratch and of
     a part's sums.
     """
-    c, k, count = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), s.n * s.down * s.across
+    c, k, count = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), s.n * s.down * s.across
     # to read and write c·k sums a plane should cost no more than to make tiles·(c + k) numbers:
     # so many tiles to a chunk, and some chunks to a part
     even = max(1, c * k // (c + k))
@@ -106,7 +103,7 @@ def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     divisions = min(-(-workers // parts), -(-k // BLOCK))
     tiles = _chunk(s.planes * (c + k), max(2 * TILES, even), -(-count // parts))
     images, gradients = (_planes(s, tiles * row_length(channels)) for channels in (s.c, s.k))
-    size = _round_up(TABLES + max(c, k) + images + gradients, LINE)
+    size = round_up(TABLES + max(c, k) + images + gradients, LINE)
     return parts, divisions, tiles, size, _planes(s, c * k)
 
 
@@ -174,12 +171,12 @@ def _convolve(
 def _convolve_deep(
     x: np.ndarray, w: np.ndarray, y: np.ndarray, s: Shape, rotated: bool, finish: Finish
 ) -> None:
-    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
-    plane = _round_up(s.n * s.down * s.across, TILES) * max(row_length(s.c), BLOCK) + GAP
+    c, k, workers = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), threads()
+    plane = round_up(s.n * s.down * s.across, TILES) * max(row_length(s.c), BLOCK) + GAP
     size = TABLES + max(c, k) + 9 * WIDTH * WIDTH + _planes(s, s.c * BLOCK) + s.planes * plane
     with (
         workspace((s.planes * plane,), x.dtype) as v,
-        workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
+        workspace((workers, round_up(size, 16)), x.dtype) as scratch,
     ):
         tiles, rest = (address(v), 4 * plane), (address(scratch), scratch.strides[0], workers)
         deep.transform_tiles(s, address(x), 0, *tiles, 0, 0, *rest)
@@ -208,14 +205,14 @@ def convolve_weight_gradient(
 
 
 def _weight_gradient_deep(x: np.ndarray, g: np.ndarray, dw: np.ndarray, s: Shape) -> None:
-    c, k, workers = _round_up(s.c, CHANNELS), _round_up(s.k, WIDTH), threads()
+    c, k, workers = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), threads()
     count = s.n * s.down * s.across
     v_plane, m_plane = count * row_length(s.c) + GAP, count * row_length(s.k) + GAP
     size = max(TABLES + max(c, k), _planes(s, BLOCK * BLOCK))
     with (
         workspace((s.planes * v_plane,), x.dtype) as v,
         workspace((s.planes * m_plane,), x.dtype) as m,
-        workspace((workers, _round_up(size, 16)), x.dtype) as scratch,
+        workspace((workers, round_up(size, 16)), x.dtype) as scratch,
     ):
         tiles = address(v), 4 * v_plane, address(m), 4 * m_plane
         rest = address(scratch), scratch.strides[0], workers
