@@ -102,6 +102,7 @@ class Position:
     norms: float = 0.0  # the sum of their gradients' norms
     seconds: float = 0.0  # spent on them
     cpu_seconds: float = 0.0  # of all cores since the last epoch's end, measuring included
+    train_cpu_seconds: float = 0.0  # of them, those of the training batches
     best: list[float] | None = None  # the score of the best epoch: larger is better
     best_epoch: int = 0
     finished: bool = False
@@ -115,13 +116,14 @@ class Position:
 
     def timing(self) -> dict[str, Any]:
         """The line of timing.jsonl for the epoch under way: speed and time of its training
-        batches, the CPU time of everything, and the memory in use now.
+        batches, the CPU time of everything and of these alone, and the memory in use now.
         """
         return {
             "epoch": self.epoch + 1,
             "img_per_s": round(self.tally.total / self.seconds, 2),
             "seconds": round(self.seconds, 3),
             "cpu_seconds": round(self.cpu_seconds, 3),
+            "train_cpu_seconds": round(self.train_cpu_seconds, 3),
             "memory_mb": resident_memory(),
         }
 
@@ -137,7 +139,7 @@ class Position:
     ) -> None:
         """Go on to the next epoch."""
         self.epoch, self.batch, self.tally, self.finished = self.epoch + 1, 0, Tally(), found.last
-        self.norms = self.seconds = self.cpu_seconds = 0.0
+        self.norms = self.seconds = self.cpu_seconds = self.train_cpu_seconds = 0.0
         if found.better:
             self.best, self.best_epoch = score, self.epoch
         self.records.append(record)

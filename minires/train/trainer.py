@@ -185,12 +185,13 @@ class Trainer:
         self.step.begin(at.tally, at.norms)
         looked = clock
         self._decoding = self.sets.cpu_seconds()
+        self._count_cpu()  # what saving the epoch before took
         with self.watch.bar(title, len(self.sets.train), at.tally.total) as bar:
             for x, target in prefetch(self.loader, self.device):
                 self._learn(x, target)
                 now = time.perf_counter()
                 at.seconds, clock = at.seconds + now - clock, now
-                self._count_cpu()
+                at.train_cpu_seconds += self._count_cpu()
                 if self.device == "cpu" or now - looked > self.watch.every:
                     self._look()
                     looked = now
@@ -271,11 +272,15 @@ class Trainer:
         self.keeper.add_skipped(self.sets.skipped)
         self.keeper.draw(at)
 
-    def _count_cpu(self) -> None:
-        """Add the CPU time of this process, and of those that decode, to the position."""
+    def _count_cpu(self) -> float:
+        """Add the CPU time of this process, and of those that decode, to the position.
+
+        Returns what it was since the last call, in seconds.
+        """
         total = self.sets.cpu_seconds()[1]
-        self.position.cpu_seconds += total - self._counted
-        self._counted = total
+        spent, self._counted = total - self._counted, total
+        self.position.cpu_seconds += spent
+        return spent
 
     def _tell_news(self) -> None:
         for line in self.sets.news():
