@@ -5,10 +5,9 @@
     dx = col2im(g @ w.T)
 
 Images (n, h, w, c), weights (r, s, c / groups, k), outputs (n, p, q, k) with the outputs of one
-group side by side. The references build all columns at once; in the CPU twins each thread goes
-through a few images at a time, group by group, and skips the columns where a 1x1 window reads every
-pixel once. Where `plan` says so, the CPU twins use kernels of our own instead: `winograd`, `tiled`,
-`direct` or `depthwise`. The CUDA twins are in `conv_cuda`.
+group side by side. The references build all columns at once. The CPU twins do as `plan` says:
+`winograd`, `tiled`, `direct` and `depthwise` are kernels of our own, `chunked` has the products of
+a BLAS. The CUDA twins are in `conv_cuda`.
 
 Source: Chellapilla, Puri and Simard, "High performance convolutional neural networks for document
 processing", 2006.
@@ -20,22 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from . import conv_cuda, depthwise, direct, tiled, winograd
+from . import chunked, conv_cuda, depthwise, direct, tiled, winograd
 from .activation import add_array
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .finish import finish_array
-from .im2col import Pair, col2im, conv_shape, gather, im2col, scatter
-from .memory import empty, workspace
-from .parallel import for_each
+from .im2col import Pair, col2im, conv_shape, grouped_outputs, grouped_weights, im2col
 from .plan import choose_convolution
 
 __all__ = ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"]
-
-# Bytes of columns at a time, so that they are still in cache when the product reads them.
-CHUNK = 2 << 20
-# Partial weight gradients, whatever the number of threads: the same sums in the same order.
-SUMS = 4
 
 
 def _params(
@@ -51,16 +43,6 @@ def _grouped_columns(columns: Any, groups: int) -> Any:
     n, p, q, r, s, c = columns.shape
     split = columns.reshape(n * p * q, r * s, groups, c // groups)
     return split.transpose(2, 0, 1, 3).reshape(groups, n * p * q, -1)
-
-
-def _grouped_weights(w: Any, groups: int) -> Any:
-    """(r, s, c/groups, k) -> (groups, r·s·c/groups, k/groups)"""
-    return w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 0, 2)
-
-
-def _grouped_outputs(y: Any, groups: int) -> Any:
-    """(n, p, q, k) -> (groups, n·p·q, k/groups)"""
-    return y.reshape(-1, groups, y.shape[3] // groups).transpose(1, 0, 2)
 
 
 @kernel(
@@ -98,7 +80,7 @@ def conv2d(
     the caller's, and for one w that does not change.
     """
     columns = im2col(x, window=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
-    y = _grouped_columns(columns, groups) @ _grouped_weights(w, groups)
+    y = _grouped_columns(columns, groups) @ grouped_weights(w, groups)
     y = y.transpose(1, 0, 2).reshape(conv_shape(x, w, stride, padding, dilation))
     return finish_array(y, b, residual, relu)
 
@@ -130,7 +112,7 @@ def conv2d_input_gradient(
     `total`, like dx, where it is given.
     """
     r, s, cg, _ = w.shape
-    columns = _grouped_outputs(g, groups) @ _grouped_weights(w, groups).transpose(0, 2, 1)
+    columns = grouped_outputs(g, groups) @ grouped_weights(w, groups).transpose(0, 2, 1)
     columns = columns.reshape(groups, -1, r * s, cg).transpose(1, 2, 0, 3)
     columns = columns.reshape(*g.shape[:3], r, s, groups * cg)
     dx = col2im(columns, size=size, stride=stride, padding=padding, dilation=dilation)
@@ -150,21 +132,12 @@ def conv2d_weight_gradient(
 ) -> Any:
     """x (n, h, w, c), g (n, p, q, k) -> dw (r, s, c/groups, k)."""
     columns = im2col(x, window=window, stride=stride, padding=padding, dilation=dilation)
-    dw = _grouped_columns(columns, groups).transpose(0, 2, 1) @ _grouped_outputs(g, groups)
+    dw = _grouped_columns(columns, groups).transpose(0, 2, 1) @ grouped_outputs(g, groups)
     return dw.transpose(1, 0, 2).reshape(*window, x.shape[3] // groups, g.shape[3])
 
 
 def _same_floats(a: np.ndarray, b: np.ndarray, **_: Any) -> bool:
     return a.dtype == b.dtype and a.dtype.kind == "f"
-
-
-def _chunks(images: int, bytes_an_image: int) -> list[slice]:
-    step = max(1, CHUNK // bytes_an_image)
-    return [slice(start, min(start + step, images)) for start in range(0, images, step)]
-
-
-def _columns_are_images(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
-    return (*window, *stride, *padding, groups) == (1, 1, 1, 1, 0, 0, 1)
 
 
 def _serves_finish(x: Any, w: Any, b: Any = None, residual: Any = None, **_: Any) -> bool:
@@ -201,28 +174,7 @@ def _conv2d_cpu(
         return direct.convolve(x, w, b, residual, **params, **finish, groups=groups)
     if plan == "depthwise":
         return finish_array(depthwise.convolve(x, w, **params), b, residual, relu)
-    y = empty(conv_shape(x, w, stride, padding, dilation), x.dtype)
-    n, p, q, k = y.shape
-    r, s, c, _ = w.shape
-    x, matrices = np.ascontiguousarray(x), _grouped_weights(np.ascontiguousarray(w), groups)
-    no_columns = _columns_are_images((r, s), stride, padding, groups)
-    chunks = _chunks(n, p * q * r * s * c * x.itemsize)
-
-    def convolve(i: int) -> None:
-        chunk, out = x[chunks[i]], y[chunks[i]]
-        if no_columns:
-            np.matmul(chunk.reshape(-1, c), matrices[0], out=out.reshape(-1, k))
-        else:
-            with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
-                for group, (matrix, part) in enumerate(
-                    zip(matrices, _grouped_outputs(out, groups))
-                ):
-                    gather(chunk, columns, group * c, *stride, *padding, *dilation)
-                    np.matmul(columns.reshape(-1, len(matrix)), matrix, out=part)
-        finish_array(out, b, residual if residual is None else residual[chunks[i]], relu)
-
-    for_each(convolve, len(chunks))
-    return y
+    return chunked.convolve(x, w, b, residual, **params, groups=groups, relu=relu)
 
 
 @conv2d_input_gradient.cpu(serves=_serves_total)
@@ -237,9 +189,7 @@ def _conv2d_input_gradient_cpu(
     dilation: Pair,
     groups: int,
 ) -> np.ndarray:
-    n, p, q, _ = g.shape
-    r, s, c, _ = w.shape
-    images = n, *size, c * groups
+    images = len(g), *size, w.shape[2] * groups
     plan = choose_convolution(images, w.shape, stride, padding, dilation, groups, g.dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan in ("winograd", "polyphase"):
@@ -252,26 +202,7 @@ def _conv2d_input_gradient_cpu(
         return add_array(dx, total)
     if plan == "depthwise":
         return add_array(depthwise.convolve_input_gradient(g, w, size=size, **params), total)
-    g, matrices = np.ascontiguousarray(g), _grouped_weights(np.ascontiguousarray(w), groups)
-    dx = empty(images, g.dtype)
-    no_columns = _columns_are_images((r, s), stride, padding, groups)
-    chunks = _chunks(n, p * q * r * s * c * g.itemsize)
-
-    def convolve(i: int) -> None:
-        rows, out = _grouped_outputs(g[chunks[i]], groups), dx[chunks[i]]
-        part = None if total is None else total[chunks[i]]
-        if no_columns:
-            np.matmul(rows[0], matrices[0].T, out=out.reshape(-1, c))
-            finish_array(out, None, part, False)
-            return
-        out[...] = 0 if part is None else part
-        with workspace((len(out), p, q, r, s, c), g.dtype) as columns:
-            for group, (row, matrix) in enumerate(zip(rows, matrices)):
-                np.matmul(row, matrix.T, out=columns.reshape(-1, len(matrix)))
-                scatter(columns, out, group * c, *stride, *padding, *dilation)
-
-    for_each(convolve, len(chunks))
-    return dx
+    return chunked.convolve_input_gradient(g, w, total, size=size, **params, groups=groups)
 
 
 @conv2d_weight_gradient.cpu(serves=_same_floats)
@@ -285,8 +216,7 @@ def _conv2d_weight_gradient_cpu(
     dilation: Pair,
     groups: int,
 ) -> np.ndarray:
-    n, p, q, k = g.shape
-    shape = r, s, c, _ = (*window, x.shape[3] // groups, k)
+    shape = *window, x.shape[3] // groups, g.shape[3]
     plan = choose_convolution(x.shape, shape, stride, padding, dilation, groups, x.dtype)
     params = {"stride": stride, "padding": padding, "dilation": dilation}
     if plan in ("winograd", "polyphase"):
@@ -297,26 +227,7 @@ def _conv2d_weight_gradient_cpu(
         return direct.convolve_weight_gradient(x, g, window=window, **params, groups=groups)
     if plan == "depthwise":
         return depthwise.convolve_weight_gradient(x, g, window=window, **params)
-    depth = r * s * c
-    x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    no_columns = _columns_are_images(window, stride, padding, groups)
-    chunks = _chunks(n, p * q * depth * x.itemsize)
-    sums = np.zeros((min(SUMS, len(chunks)), depth, k), x.dtype)
-
-    def accumulate(part: int) -> None:
-        totals = _grouped_weights(sums[part], groups)
-        for images in chunks[part :: len(sums)]:
-            chunk, rows = x[images], _grouped_outputs(g[images], groups)
-            if no_columns:
-                totals[0] += chunk.reshape(-1, c).T @ rows[0]
-                continue
-            with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
-                for group, (total, row) in enumerate(zip(totals, rows)):
-                    gather(chunk, columns, group * c, *stride, *padding, *dilation)
-                    total += columns.reshape(-1, depth).T @ row
-
-    for_each(accumulate, len(sums))
-    return sums.sum(axis=0).reshape(shape)
+    return chunked.convolve_weight_gradient(x, g, window=window, **params, groups=groups)
 
 
 conv2d.cuda(serves=conv_cuda.serves_convolution)(conv_cuda.convolve)

@@ -18,8 +18,8 @@ from .launch import MOST_ROWS, Source, pixel_grid, same_floats
 from .memory import empty
 from .product import EACH
 
-__all__ = ["Pair", "col2im", "conv_shape", "gather", "im2col", "launch_col2im", "launch_im2col"]
-__all__ += ["output_size", "scatter", "window_slices"]
+__all__ = ["Pair", "col2im", "conv_shape", "gather", "grouped_outputs", "grouped_weights"]
+__all__ += ["im2col", "launch_col2im", "launch_im2col", "output_size", "scatter", "window_slices"]
 
 SOURCE = Source("im2col.cu")
 
@@ -36,6 +36,16 @@ def conv_shape(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair) -> t
     p = output_size(x.shape[1], w.shape[0], stride[0], padding[0], dilation[0])
     q = output_size(x.shape[2], w.shape[1], stride[1], padding[1], dilation[1])
     return x.shape[0], p, q, w.shape[3]
+
+
+def grouped_weights(w: Any, groups: int) -> Any:
+    """(r, s, c/groups, k) -> the matrices (groups, r·s·c/groups, k/groups), a view"""
+    return w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 0, 2)
+
+
+def grouped_outputs(y: Any, groups: int) -> Any:
+    """(n, p, q, k) -> the matrices (groups, n·p·q, k/groups), a view"""
+    return y.reshape(-1, groups, y.shape[3] // groups).transpose(1, 0, 2)
 
 
 def window_slices(

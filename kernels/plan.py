@@ -6,7 +6,7 @@
                 matrix unit (`tiled`)
     direct      anything: columns in the cache, times packed weights (`direct`)
     depthwise   as many groups as inputs and outputs: plain loops (`depthwise`)
-    im2col      the columns, by products of a BLAS (`conv`): float64, few pixels, unknown CPUs
+    im2col      the columns, by products of a BLAS (`chunked`): float64, few pixels, unknown CPUs
     reference   mixed dtypes: array code (`conv`)
 
 Winograd computes whole tiles, 4x4 outputs with 36 products or 2x2 with 25, and transforms the

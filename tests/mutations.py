@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 __all__ = ["IM2COL", "MUTATIONS", "Mutation"]
 
-IM2COL = ("kernels.im2col", "kernels.conv", "functional.conv")
+IM2COL = ("kernels.im2col", "kernels.chunked", "kernels.conv", "functional.conv")
 POOL = ("kernels.pool", "functional.pool")
 LOSS = ("kernels.loss", "functional.loss")
 
@@ -127,7 +127,7 @@ MUTATIONS = [
         )
     ),
     *(
-        in_kernels(IM2COL[1:], "conv2d", *row)
+        in_kernels(IM2COL[2:], "conv2d", *row)
         for row in (
             (
                 "padding off by one",
@@ -136,8 +136,8 @@ MUTATIONS = [
             ),
             (
                 "window not turned",
-                "_grouped_weights(w, groups).transpose(0, 2, 1)",
-                "_grouped_weights(w[::-1, ::-1], groups).transpose(0, 2, 1)",
+                "grouped_weights(w, groups).transpose(0, 2, 1)",
+                "grouped_weights(w[::-1, ::-1], groups).transpose(0, 2, 1)",
             ),
             (
                 "order of the groups",

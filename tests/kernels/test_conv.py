@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minires.kernels import conv, parallel
+from minires.kernels import chunked, conv, parallel
 from minires.kernels.dispatch import ran, reference
 from minires.kernels.im2col import col2im, im2col, output_size
 from minires.kernels.memory import set_threads, threads
@@ -113,7 +113,7 @@ PARAMS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 @pytest.mark.parametrize("images", [1, 2, 3, 7])
 def test_many_chunks_and_any_number_of_threads_give_the_same_bits(rng, monkeypatch, images):
     monkeypatch.setattr(conv, "choose_convolution", lambda *_: "im2col")
-    monkeypatch.setattr(conv, "CHUNK", 1)  # every image is a chunk of its own
+    monkeypatch.setattr(chunked, "CHUNK", 1)  # every image is a chunk of its own
     x = rng.standard_normal((images, 6, 5, 3)).astype(np.float32)
     w = rng.standard_normal((3, 3, 3, 4)).astype(np.float32)
     before, results = threads(), []
