@@ -273,10 +273,7 @@ class Trainer:
         self.keeper.draw(at)
 
     def _count_cpu(self) -> float:
-        """Add the CPU time of this process, and of those that decode, to the position.
-
-        Returns what it was since the last call, in seconds.
-        """
+        """Add this process's CPU seconds, and those of decoding, to the position; return them."""
         total = self.sets.cpu_seconds()[1]
         spent, self._counted = total - self._counted, total
         self.position.cpu_seconds += spent
