@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .finish import finish_array
-from .im2col import Pair, conv_shape, gather, grouped_outputs, grouped_weights, scatter
+from .im2col import Pair, by_group, chunk_images, conv_shape, gather, needs_columns, scatter
 from .memory import empty, workspace
 from .parallel import for_each
 
@@ -45,16 +45,16 @@ def convolve(
     y = empty(conv_shape(x, w, stride, padding, dilation), x.dtype)
     n, p, q, k = y.shape
     r, s, c, _ = w.shape
-    x, matrices = np.ascontiguousarray(x), grouped_weights(np.ascontiguousarray(w), groups)
-    no_columns = _columns_are_images((r, s), stride, padding, groups)
-    chunks = _chunks(n, p * q * r * s * c * x.itemsize)
+    x, matrices = np.ascontiguousarray(x), by_group(np.ascontiguousarray(w), groups)
+    gathers = needs_columns((r, s), stride, padding, groups)
+    chunks = chunk_images(n, p * q * r * s * c * x.itemsize, CHUNK)
 
     def convolve_chunk(i: int) -> None:
         chunk, out = x[chunks[i]], y[chunks[i]]
-        if no_columns:
+        if not gathers:
             np.matmul(chunk.reshape(-1, c), matrices[0], out=out.reshape(-1, k))
         else:
-            parts = grouped_outputs(out, groups)
+            parts = by_group(out, groups)
             with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
                 for group, (matrix, part) in enumerate(zip(matrices, parts)):
                     gather(chunk, columns, group * c, *stride, *padding, *dilation)
@@ -81,15 +81,15 @@ def convolve_input_gradient(
     """
     n, p, q, _ = g.shape
     r, s, c, _ = w.shape
-    g, matrices = np.ascontiguousarray(g), grouped_weights(np.ascontiguousarray(w), groups)
+    g, matrices = np.ascontiguousarray(g), by_group(np.ascontiguousarray(w), groups)
     dx = empty((n, *size, c * groups), g.dtype)
-    no_columns = _columns_are_images((r, s), stride, padding, groups)
-    chunks = _chunks(n, p * q * r * s * c * g.itemsize)
+    gathers = needs_columns((r, s), stride, padding, groups)
+    chunks = chunk_images(n, p * q * r * s * c * g.itemsize, CHUNK)
 
     def convolve_chunk(i: int) -> None:
-        rows, out = grouped_outputs(g[chunks[i]], groups), dx[chunks[i]]
+        rows, out = by_group(g[chunks[i]], groups), dx[chunks[i]]
         part = None if total is None else total[chunks[i]]
-        if no_columns:
+        if not gathers:
             np.matmul(rows[0], matrices[0].T, out=out.reshape(-1, c))
             finish_array(out, None, part, False)
             return
@@ -118,15 +118,15 @@ def convolve_weight_gradient(
     r, s, c = *window, x.shape[3] // groups
     depth = r * s * c
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    no_columns = _columns_are_images(window, stride, padding, groups)
-    chunks = _chunks(n, p * q * depth * x.itemsize)
+    gathers = needs_columns(window, stride, padding, groups)
+    chunks = chunk_images(n, p * q * depth * x.itemsize, CHUNK)
     sums = np.zeros((min(SUMS, len(chunks)), depth, k), x.dtype)
 
     def accumulate(part: int) -> None:
-        totals = grouped_weights(sums[part], groups)
+        totals = by_group(sums[part], groups)
         for images in chunks[part :: len(sums)]:
-            chunk, rows = x[images], grouped_outputs(g[images], groups)
-            if no_columns:
+            chunk, rows = x[images], by_group(g[images], groups)
+            if not gathers:
                 totals[0] += chunk.reshape(-1, c).T @ rows[0]
                 continue
             with workspace((len(chunk), p, q, r, s, c), x.dtype) as columns:
@@ -136,12 +136,3 @@ def convolve_weight_gradient(
 
     for_each(accumulate, len(sums))
     return sums.sum(axis=0).reshape(r, s, c, k)
-
-
-def _chunks(images: int, bytes_an_image: int) -> list[slice]:
-    step = max(1, CHUNK // bytes_an_image)
-    return [slice(start, min(start + step, images)) for start in range(0, images, step)]
-
-
-def _columns_are_images(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
-    return (*window, *stride, *padding, groups) == (1, 1, 1, 1, 0, 0, 1)

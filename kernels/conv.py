@@ -24,7 +24,7 @@ from .activation import add_array
 from .cases import Case, permuted_view
 from .dispatch import kernel
 from .finish import finish_array
-from .im2col import Pair, col2im, conv_shape, grouped_outputs, grouped_weights, im2col
+from .im2col import Pair, by_group, col2im, conv_shape, im2col
 from .plan import choose_convolution
 
 __all__ = ["conv2d", "conv2d_input_gradient", "conv2d_weight_gradient"]
@@ -80,7 +80,7 @@ def conv2d(
     the caller's, and for one w that does not change.
     """
     columns = im2col(x, window=w.shape[:2], stride=stride, padding=padding, dilation=dilation)
-    y = _grouped_columns(columns, groups) @ grouped_weights(w, groups)
+    y = _grouped_columns(columns, groups) @ by_group(w, groups)
     y = y.transpose(1, 0, 2).reshape(conv_shape(x, w, stride, padding, dilation))
     return finish_array(y, b, residual, relu)
 
@@ -112,7 +112,7 @@ def conv2d_input_gradient(
     `total`, like dx, where it is given.
     """
     r, s, cg, _ = w.shape
-    columns = grouped_outputs(g, groups) @ grouped_weights(w, groups).transpose(0, 2, 1)
+    columns = by_group(g, groups) @ by_group(w, groups).transpose(0, 2, 1)
     columns = columns.reshape(groups, -1, r * s, cg).transpose(1, 2, 0, 3)
     columns = columns.reshape(*g.shape[:3], r, s, groups * cg)
     dx = col2im(columns, size=size, stride=stride, padding=padding, dilation=dilation)
@@ -132,7 +132,7 @@ def conv2d_weight_gradient(
 ) -> Any:
     """x (n, h, w, c), g (n, p, q, k) -> dw (r, s, c/groups, k)."""
     columns = im2col(x, window=window, stride=stride, padding=padding, dilation=dilation)
-    dw = _grouped_columns(columns, groups).transpose(0, 2, 1) @ grouped_outputs(g, groups)
+    dw = _grouped_columns(columns, groups).transpose(0, 2, 1) @ by_group(g, groups)
     return dw.transpose(1, 0, 2).reshape(*window, x.shape[3] // groups, g.shape[3])
 
 

@@ -10,12 +10,19 @@ Where every channel is a group there are no products, but kernels for that (`dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from . import depthwise_cuda, winograd_cuda
 from .dispatch import array_module
-from .im2col import Pair, conv_shape, launch_col2im, launch_im2col
+from .im2col import (
+    Pair,
+    by_group,
+    chunk_images,
+    conv_shape,
+    launch_col2im,
+    launch_im2col,
+    needs_columns,
+)
 from .launch import Source, pixel_grid, same_floats
 from .memory import empty, workspace
 from .precision import operand_dtype
@@ -34,25 +41,9 @@ def serves_convolution(x: Any, w: Any, *others: Any, **_: Any) -> bool:
     return same_floats(x, w, *others)
 
 
-def _needs_columns(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
-    return (*window, *stride, *padding, groups) != (1, 1, 1, 1, 0, 0, 1)
-
-
 def _depthwise(w: Any, groups: int) -> bool:
     """Whether each channel has a window w (r, s, 1, c) of its own."""
     return groups > 1 and w[2:] == (1, groups)
-
-
-def _chunks(images: int, bytes_an_image: int) -> Iterator[slice]:
-    """The images whose columns are in the workspace together."""
-    step = max(1, WORKSPACE // max(1, bytes_an_image))
-    return (slice(start, min(start + step, images)) for start in range(0, images, step))
-
-
-def _by_group(rows: Any, groups: int) -> Any:
-    """(…, groups · k) as (groups, rows, k)."""
-    k = rows.shape[-1] // groups
-    return rows.reshape(-1, groups, k).transpose(1, 0, 2)
 
 
 def _beside(x: Any, number: Any) -> tuple[Any, Any]:
@@ -94,7 +85,7 @@ def convolve(
     x, w, (r, s, c, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(w), w.shape
     shape = _, p, q, _ = conv_shape(x, w, **params)
     y, depth, number = empty(shape, x.dtype, like=x), r * s * c, operand_dtype(x.dtype)
-    if not _needs_columns((r, s), stride, padding, groups):
+    if not needs_columns((r, s), stride, padding, groups):
         x, w = narrow(number, x, w)
         multiply(x.reshape(1, -1, c), w.reshape(1, c, k), y.reshape(1, -1, k))
         finish(y, b, residual, relu)
@@ -105,11 +96,11 @@ def convolve(
         more: dict[str, Any] = {"padding": padding, "size": (p, q), "relu": relu}
         return winograd_cuda.correlate(x, w, b, residual, **more, room=WORKSPACE)
     w, beside = _beside(w, number)
-    for images in _chunks(len(x), p * q * depth * groups * number.itemsize):
+    for images in chunk_images(len(x), p * q * depth * groups * number.itemsize, WORKSPACE):
         with workspace((groups, images.stop - images.start, p, q, r, s, c), number, x) as columns:
             launch_im2col(x[images], columns, beside, **params, groups=groups)
             rows = columns.reshape(groups, -1, depth)
-            multiply(rows, _by_group(w, groups), _by_group(y[images], groups))
+            multiply(rows, by_group(w, groups), by_group(y[images], groups))
         beside = None
     finish(y, b, residual, relu)
     return y
@@ -142,15 +133,15 @@ def convolve_input_gradient(
         return winograd_cuda.correlate(g, w, None, total, **more, room=WORKSPACE)
     dx = empty((n, *size, c * groups), g.dtype, like=g)
     g, w = narrow(operand_dtype(g.dtype), g, w)
-    matrices = _by_group(w, groups).transpose(0, 2, 1)  # (groups, k/groups, depth)
-    if not _needs_columns((r, s), stride, padding, groups):
-        multiply(_by_group(g, 1), matrices, _by_group(dx, 1))
+    matrices = by_group(w, groups).transpose(0, 2, 1)  # (groups, k/groups, depth)
+    if not needs_columns((r, s), stride, padding, groups):
+        multiply(by_group(g, 1), matrices, by_group(dx, 1))
         finish(dx, None, total, relu=False)
         return dx
-    for images in _chunks(n, p * q * depth * groups * dx.itemsize):
+    for images in chunk_images(n, p * q * depth * groups * dx.itemsize, WORKSPACE):
         m = images.stop - images.start
         with workspace((groups, m, p, q, r, s, c), dx.dtype, like=dx) as columns:
-            multiply(_by_group(g[images], groups), matrices, columns.reshape(groups, -1, depth))
+            multiply(by_group(g[images], groups), matrices, columns.reshape(groups, -1, depth))
             plus = None if total is None else total[images]
             launch_col2im(columns, dx[images], plus, **params, groups=groups)
     return dx
@@ -166,18 +157,18 @@ def convolve_weight_gradient(
     x, g, (n, p, q, k) = xp.ascontiguousarray(x), xp.ascontiguousarray(g), g.shape
     c, number = x.shape[3] // groups, operand_dtype(x.dtype)
     dw, depth = empty((*window, c, k), x.dtype, like=x), window[0] * window[1] * c
-    if not _needs_columns(window, stride, padding, groups):
+    if not needs_columns(window, stride, padding, groups):
         x, g = narrow(number, x, g)
-        multiply(_by_group(x, 1).transpose(0, 2, 1), _by_group(g, 1), _by_group(dw, 1))
+        multiply(by_group(x, 1).transpose(0, 2, 1), by_group(g, 1), by_group(dw, 1))
         return dw
     if not n:
         dw.fill(0)
-    for images in _chunks(n, p * q * depth * groups * number.itemsize):
+    for images in chunk_images(n, p * q * depth * groups * number.itemsize, WORKSPACE):
         rows, beside = _beside(g[images], number)
         m = images.stop - images.start
         with workspace((groups, m, p, q, *window, c), number, like=x) as columns:
             launch_im2col(x[images], columns, beside, **params, groups=groups)
             sides = columns.reshape(groups, -1, depth).transpose(0, 2, 1)
             add = images.start > 0
-            multiply(sides, _by_group(rows, groups), _by_group(dw, groups), add=add)
+            multiply(sides, by_group(rows, groups), by_group(dw, groups), add=add)
     return dw

@@ -18,8 +18,9 @@ from .launch import MOST_ROWS, Source, pixel_grid, same_floats
 from .memory import empty
 from .product import EACH
 
-__all__ = ["Pair", "col2im", "conv_shape", "gather", "grouped_outputs", "grouped_weights"]
-__all__ += ["im2col", "launch_col2im", "launch_im2col", "output_size", "scatter", "window_slices"]
+__all__ = ["Pair", "by_group", "chunk_images", "col2im", "conv_shape", "gather", "im2col"]
+__all__ += ["launch_col2im", "launch_im2col", "needs_columns", "output_size", "scatter"]
+__all__ += ["window_slices"]
 
 SOURCE = Source("im2col.cu")
 
@@ -38,14 +39,20 @@ def conv_shape(x: Any, w: Any, stride: Pair, padding: Pair, dilation: Pair) -> t
     return x.shape[0], p, q, w.shape[3]
 
 
-def grouped_weights(w: Any, groups: int) -> Any:
-    """(r, s, c/groups, k) -> the matrices (groups, r·s·c/groups, k/groups), a view"""
-    return w.reshape(-1, groups, w.shape[-1] // groups).transpose(1, 0, 2)
+def by_group(rows: Any, groups: int) -> Any:
+    """Weights (r, s, c/groups, k) or outputs (n, p, q, k) as matrices (groups, rows, k/groups)."""
+    return rows.reshape(-1, groups, rows.shape[-1] // groups).transpose(1, 0, 2)
 
 
-def grouped_outputs(y: Any, groups: int) -> Any:
-    """(n, p, q, k) -> the matrices (groups, n·p·q, k/groups), a view"""
-    return y.reshape(-1, groups, y.shape[3] // groups).transpose(1, 0, 2)
+def needs_columns(window: Pair, stride: Pair, padding: Pair, groups: int) -> bool:
+    """Whether the images are not the columns, as they are for a 1x1 window on every pixel."""
+    return (*window, *stride, *padding, groups) != (1, 1, 1, 1, 0, 0, 1)
+
+
+def chunk_images(images: int, bytes_an_image: int, most: int) -> list[slice]:
+    """The images, in turns whose columns take no more than `most` bytes; one at least."""
+    step = max(1, most // max(1, bytes_an_image))
+    return [slice(start, min(start + step, images)) for start in range(0, images, step)]
 
 
 def window_slices(

@@ -136,8 +136,8 @@ MUTATIONS = [
             ),
             (
                 "window not turned",
-                "grouped_weights(w, groups).transpose(0, 2, 1)",
-                "grouped_weights(w[::-1, ::-1], groups).transpose(0, 2, 1)",
+                "by_group(w, groups).transpose(0, 2, 1)",
+                "by_group(w[::-1, ::-1], groups).transpose(0, 2, 1)",
             ),
             (
                 "order of the groups",
