@@ -5,6 +5,8 @@
 A run that was stopped goes on when started again with the same --run; one that has finished is only
 recorded: its options, metrics, timing and curves go to benchmarks/results/NAME-seedN, and a line of
 accuracies and CPU time to minires/recipes/measured.jsonl, from which `minires recipes` computes.
+
+How fast the machine is itself goes to pace.jsonl: a fixed product, timed now and then in training.
 """
 
 from __future__ import annotations
@@ -13,29 +15,79 @@ import argparse
 import dataclasses
 import json
 import shutil
+import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from minires.train import ConfigError, TrainConfig, Trainer, load_recipe
 from minires.train import recipes as store
-from minires.train.metrics import read_lines, replace_text
+from minires.train.metrics import append_line, read_lines, replace_text
 from minires.train.setup import MOVABLE
+from minires.train.watch import Watch
 
 from .machine import describe
+from .peak import fixed_product
 
-__all__ = ["keep", "main", "record", "train"]
+__all__ = ["Metronome", "keep", "main", "record", "train"]
 
 RESULTS = Path(__file__).parent / "results"
-FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png")
+PACE = "pace.jsonl"
+FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png", PACE)
+PRODUCT_EVERY = 10  # steps of training
+
+
+class Metronome(Watch):
+    """Times a fixed product between steps of training: what slows the machine down slows it too.
+
+    A line an epoch in `path`: how often, and the median and the sum of the CPU seconds, which
+    `train_cpu_seconds` of timing.jsonl contains.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @contextmanager
+    def bar(
+        self, title: str, total: int | None, done: int = 0, *, delay: float = 0.0
+    ) -> Iterator[Any]:
+        """The bar; over an epoch of training, one that times the product."""
+        with super().bar(title, total, done, delay=delay) as bar:
+            if not title.startswith("epoch"):
+                yield bar
+                return
+            beats: list[tuple[float, float]] = []
+            update, steps = bar.update, 0
+
+            def update_and_time(count: int) -> None:
+                nonlocal steps
+                update(count)
+                steps += 1
+                if steps % PRODUCT_EVERY == 0:
+                    beats.append((fixed_product(), fixed_product()))
+
+            bar.update = update_and_time
+            yield bar
+        seconds = [second for _, second in beats]  # of the first the operands come from memory
+        line = {
+            "epoch": int(title.removeprefix("epoch ").split("/")[0]),
+            "products": len(beats),
+            "seconds": round(statistics.median(seconds), 6) if beats else None,
+            "all_seconds": round(sum(map(sum, beats)), 6),
+        }
+        append_line(self.path, line)
 
 
 def train(name: str, run: Path, **options: Any) -> dict[str, Any]:
     """Begin the run, or go on with it, and return its summary."""
+    watch = Metronome(run / PACE)
     if (run / "config.json").exists():
-        return Trainer.resume(run, **options).run()
-    return Trainer(dataclasses.replace(load_recipe(name).config, **options), run).run()
+        return Trainer.resume(run, watch=watch, **options).run()
+    config = dataclasses.replace(load_recipe(name).config, **options)
+    return Trainer(config, run, watch=watch).run()
 
 
 def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import recipe
 from benchmarks.recipe import keep, record, train
 from minires.train import ConfigError, TrainConfig, load_recipe
 from minires.train import recipes as module
@@ -29,6 +30,7 @@ def test_a_run_is_trained_and_recorded(tmp_path: Path, monkeypatch):
     folder.mkdir()
     (folder / "tiny.toml").write_text(TEXT)
     (folder / "measured.jsonl").write_text("")
+    monkeypatch.setattr(recipe, "PRODUCT_EVERY", 2)
     monkeypatch.setattr(module, "FOLDER", folder)
     monkeypatch.setattr(module, "MEASURED", folder / "measured.jsonl")
     with pytest.raises(FileNotFoundError):
@@ -43,7 +45,11 @@ def test_a_run_is_trained_and_recorded(tmp_path: Path, monkeypatch):
     assert line["test_accuracy_views"] == summary["test_accuracy_views"]
     assert 0 < line["cpu_seconds"] == pytest.approx(summary["cpu_seconds"], abs=0.1)
     kept = {path.name for path in (tmp_path / "results" / "tiny-seed3").iterdir()}
-    assert kept == {"config.json", "metrics.jsonl", "timing.jsonl", "curves.png"}
+    assert kept == {"config.json", "metrics.jsonl", "timing.jsonl", "curves.png", "pace.jsonl"}
+    pace = read_lines(tmp_path / "results" / "tiny-seed3" / "pace.jsonl")
+    assert [(one["epoch"], one["products"]) for one in pace] == [(1, 2), (2, 2)]  # 5 steps each
+    for one, timing in zip(pace, read_lines(tmp_path / "run" / "timing.jsonl"), strict=True):
+        assert 0 < one["seconds"] < one["all_seconds"] < timing["train_cpu_seconds"]
     assert load_recipe("tiny").summary()["test_accuracy"]["mean"] == summary["test_accuracy"]
 
     text = json.loads((tmp_path / "run" / "config.json").read_text())
