@@ -73,10 +73,11 @@ class Pool:
     """Hands out pieces of large areas of memory, and joins idle neighbours again.
 
     What came back is handed out as it is to who asks for just its size, the last one first: a
-    training step asks for the same sizes again and again. Otherwise all idle neighbours are joined,
-    and a piece comes from the smallest that is large enough, so memory that one layer used serves
-    the next, whatever its shapes. Areas are taken from the system in doubling sizes; the system
-    gives an area memory only where it is written.
+    training step asks for the same sizes again and again. Otherwise a piece is cut from the
+    smallest idle one that is large enough; only if there is none, all that came back is joined with
+    its neighbours, so that memory that one layer used serves the next, whatever its shapes; then
+    comes memory that nobody has touched. It is taken from the system in areas of doubling sizes, and
+    the system gives them memory only where they are written.
 
     >>> pool = Pool()
     >>> a = pool.empty((256, 256), np.float32)
@@ -96,6 +97,7 @@ class Pool:
         self._idle: list[tuple[int, int]] = []  # (size, start) of joined pieces, sorted
         self._sizes: dict[int, int] = {}  # of joined pieces, by their start
         self._starts: dict[int, int] = {}  # of joined pieces, by their end
+        self._untouched = 0, 0  # (size, start) of the newest area's rest
         self.poison = bool(os.environ.get("MINIRES_POISON"))
         self.total = 0  # bytes of all areas
         self.fresh = 0  # areas ever taken from the system
@@ -121,16 +123,38 @@ class Pool:
                 same.setdefault(came_back, []).append(start)
             if same.get(size):
                 return same[size].pop()
-            self._join()
-            position = bisect_left(self._idle, (size, 0))
-            if position == len(self._idle):
-                self._grow(size)
-                position = bisect_left(self._idle, (size, 0))
-            found, start = self._idle[position]
-            self._remove(start)
-            if found > size:
-                self._add(start + size, found - size)
-            return start
+            start = self._cut(size)
+            if start is None:
+                self._join()
+                start = self._cut(size)
+            return self._cut_untouched(size) if start is None else start
+
+    def _cut(self, size: int) -> int | None:
+        """The start of a piece from the smallest idle one that is large enough, if there is one."""
+        position = bisect_left(self._idle, (size, 0))
+        if position == len(self._idle):
+            return None
+        found, start = self._idle[position]
+        self._remove(start)
+        if found > size:
+            self._add(start + size, found - size)
+        return start
+
+    def _cut_untouched(self, size: int) -> int:
+        """The start of a piece from the newest area, or from a new one if that has no more."""
+        if self._untouched[0] < size:
+            self._leave_area()
+            self._grow(size)
+        left, start = self._untouched
+        self._untouched = left - size, start + size
+        return start
+
+    def _leave_area(self) -> None:
+        """Count what is left of the newest area as idle."""
+        left, start = self._untouched
+        if left:
+            self._add(start, left)
+        self._untouched = 0, 0
 
     def _join(self) -> None:
         """Join all that came back with its neighbours."""
@@ -167,14 +191,14 @@ class Pool:
         self._areas[start] = area
         self.total += size
         self.fresh += 1
-        self._add(start, size)
+        self._untouched = size, start
 
     @property
     def idle(self) -> int:
         """Bytes kept for reuse."""
         with self._lock:
             self._join()
-            return sum(size for size, _ in self._idle)
+            return sum(size for size, _ in self._idle) + self._untouched[0]
 
     @property
     def in_use(self) -> int:
@@ -184,6 +208,7 @@ class Pool:
     def trim(self) -> None:
         """Return the areas of which nothing is in use to the system."""
         with self._lock:
+            self._leave_area()
             self._join()
             for start, area in list(self._areas.items()):
                 size = area.size - PAGE

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from .memory import threads
+from .memory import empty, threads
 
 __all__ = ["for_each", "product"]
 
-# Multiplications of a product that one thread does in less than a millisecond. BLAS would wake its
-# own threads for it, and these then wait some 30 ms in a busy loop, on the cores of the kernels.
-SMALL = 1 << 24
+SMALL = 1 << 23  # multiplications of a product that are not worth a second thread
+NARROW = 128  # rows or columns of a product's chunk: fewer, and BLAS packs more than it multiplies
 
 
 @cache
@@ -39,14 +38,6 @@ def _blas() -> ThreadpoolController:
 
 def _one_blas_thread() -> Any:
     return _blas().limit(limits=1, user_api="blas")
-
-
-def product(a: Any, b: Any) -> Any:
-    """a @ b for a (…, m) and b (m, k), arrays of NumPy or CuPy; a small one on one thread."""
-    if isinstance(a, np.ndarray) and a.size * b.shape[-1] <= SMALL:
-        with _one_blas_thread():
-            return a @ b
-    return a @ b
 
 
 os.register_at_fork(after_in_child=_workers.cache_clear)  # a child process has none of the threads
@@ -66,3 +57,29 @@ def for_each(work: Callable[[int], None], count: int) -> None:
         else:
             contexts = [copy_context() for _ in range(count)]  # the caller's np.errstate goes along
             list(_workers(workers).map(lambda c, i: c.run(work, i), contexts, range(count)))
+
+
+def product(a: Any, b: Any) -> Any:
+    """a @ b for a (…, m) and b (m, k), arrays of NumPy or CuPy: a large one in chunks of its rows
+    or columns. (The threads of a BLAS wait some 30 ms in a busy loop when they have multiplied, on
+    the cores of the next kernels.)
+    """
+    if not isinstance(a, np.ndarray):
+        return a @ b
+    rows, k = a.size // a.shape[-1], b.shape[-1]
+    chunks = min(a.size * k // SMALL, max(rows, k) // NARROW)
+    if chunks <= 1:
+        with _one_blas_thread():
+            return a @ b
+    a, y = a.reshape(rows, -1), empty((*a.shape[:-1], k), np.result_type(a, b))
+    out, longest = y.reshape(rows, k), max(rows, k)
+
+    def multiply(i: int) -> None:
+        part = slice(i * longest // chunks, (i + 1) * longest // chunks)
+        if rows >= k:
+            np.matmul(a[part], b, out=out[part])
+        else:
+            np.matmul(a, b[:, part], out=out[:, part])
+
+    for_each(multiply, chunks)
+    return y

@@ -47,21 +47,31 @@ def blas_threads() -> set[int]:
     return {int(library["num_threads"]) for library in found}
 
 
-class Watched(np.ndarray):
-    """An array that notes on how many threads BLAS multiplies it."""
+@pytest.mark.parametrize("shape", [(4, 3, 5), (300, 40, 70), (70, 40, 300), (2, 150, 40, 70)])
+def test_a_product_is_the_same_on_any_threads(rng, monkeypatch, shape):
+    monkeypatch.setattr(parallel, "SMALL", 300 * 40 * 70 // 3)
+    *rows, m, k = shape
+    a, b = rng.standard_normal((*rows, m)), rng.standard_normal((k, m)).T
+    expected = np.einsum("...m,mk->...k", a, b)
+    found: list[np.ndarray] = []
+    for count in {1, threads()}:
+        monkeypatch.setattr(parallel, "threads", lambda count=count: count)
+        found.append(product(a, b))
+        np.testing.assert_allclose(found[-1], expected)
+        np.testing.assert_array_equal(found[-1], found[0])
 
-    seen: set[int]
 
-    def __matmul__(self, other):
-        self.seen = blas_threads()
-        return np.asarray(self) @ other
+def test_a_product_leaves_blas_to_one_thread(rng, monkeypatch):
+    monkeypatch.setattr(parallel, "SMALL", 1000)
+    before, seen = blas_threads(), []
+    matmul = np.matmul
 
+    def watch(*args, **kwargs):
+        seen.append(blas_threads())
+        return matmul(*args, **kwargs)
 
-@pytest.mark.parametrize("m", [3, 40])
-def test_a_small_product_is_left_to_one_thread(rng, monkeypatch, m):
-    monkeypatch.setattr(parallel, "SMALL", 4 * 3 * 5)
-    a, b = rng.standard_normal((4, m)).view(Watched), rng.standard_normal((m, 5))
-    before = blas_threads()
-    np.testing.assert_allclose(product(a, b), np.einsum("im,mk->ik", np.asarray(a), b))
-    assert a.seen == ({1} if m == 3 else before)
+    monkeypatch.setattr(parallel.np, "matmul", watch)
+    a, b = rng.standard_normal((2, 20)), rng.standard_normal((20, 700))
+    np.testing.assert_allclose(product(a, b), a @ b)
+    assert seen == [{1}] * 5  # 700 // NARROW chunks
     assert blas_threads() == before
