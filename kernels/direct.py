@@ -29,15 +29,16 @@ from .direct_loops import BLOCK, CHANNELS, ROWS
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair
 from .memory import address, empty, threads, workspace, zeros
-from .microkernel import round_up
+from .microkernel import round_up, row_length
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 
-PIXELS = 8 * ROWS  # at a time
-CACHE = 1 << 18  # numbers: columns of a weight gradient's chunk
+PIXELS = 8 * ROWS  # at a time …
+MANY_PIXELS = 32 * ROWS  # … or so many in a weight gradient of many sums: each chunk reads them all
 SUMS = 4  # parts of a weight gradient …
 LARGE_SUMS = 2  # … or so many where a part's sums are
-LARGE = 1 << 18  # numbers
+LARGE = 1 << 19  # numbers
+PAGE = 1 << 10  # numbers: rows at such distances share a few cache sets, and are copied
 
 
 def _bundles(groups: int, k: int) -> int:
@@ -183,15 +184,15 @@ def convolve_weight_gradient(
     numbers = s.groups * depth * k
     parts = min(SUMS if numbers < LARGE else LARGE_SUMS, count)
     divisions = min(-(-threads() // parts), s.groups * -(-k // BLOCK))
-    # each chunk reads and writes the depth·k sums: let its pixels·depth columns be nearly as many
-    pixels = max(min(k, CACHE // depth) // ROWS * ROWS, PIXELS)
-    size = round_up(pixels * (depth + k), 16)
-    direct = is_pointwise(s) and s.c % CHANNELS == 0
+    pixels = PIXELS if numbers < LARGE else MANY_PIXELS
+    row = row_length(depth)
+    size = round_up(pixels * (row + BLOCK), 16)
+    direct = is_pointwise(s) and s.c % CHANNELS == 0 and x.shape[3] % PAGE != 0
     with (
         workspace((parts, numbers), x.dtype) as sums,
         workspace((parts * divisions, size), x.dtype) as scratch,
     ):
-        places = address(x), address(g), address(sums), address(scratch), 4 * size
+        places = address(x), address(g), address(sums), address(scratch), 4 * size, 4 * row
         pairs = uses_bf16(x.dtype)
         loops.sum_weight_gradient(s, direct, pairs, *places, parts, divisions, pixels)
         loops.finish_weight_gradient(s, address(sums), address(bundled), parts, threads())

@@ -163,14 +163,15 @@ def convolve_input_gradient(s, pairs, g, u, dx, scratch, worker_bytes, workers, 
 
 @numba.njit(cache=True, parallel=True)
 def sum_weight_gradient(
-    s, direct, pairs, x, g, sums, scratch, worker_bytes, parts, divisions, pixels
+    s, direct, pairs, x, g, sums, scratch, worker_bytes, column_row, parts, divisions, pixels
 ):
     """sums (parts, groups, blocks, depth, BLOCK): over the output pixels of a part, `pixels` at a
     time.
 
-    Each of the parts x divisions workers has its pixels and its blocks of output channels. With
-    `direct`, x and g are read in place; else from the scratch: columns (pixels, depth), g (pixels,
-    k), with depth and k padded. With `pairs`, the numbers of two pixels are pairs of bf16.
+    Each of the parts x divisions workers has its pixels and its blocks of output channels. Its
+    scratch: columns (pixels, depth) in rows of `column_row` bytes, which `direct` leaves where they
+    are, and a block of g (pixels, BLOCK). With `pairs`, the numbers of two pixels are pairs of
+    bf16.
     """
     depth, k = round_up(s.r * s.s * s.c, CHANNELS), round_up(s.k, WIDTH)
     count, blocks = s.n * s.p * s.q, (k + BLOCK - 1) // BLOCK
@@ -179,38 +180,33 @@ def sum_weight_gradient(
         part, division = worker // divisions, worker % divisions
         low, high = division * items // divisions, (division + 1) * items // divisions
         columns = scratch + worker * worker_bytes
-        rows = columns + 4 * pixels * depth
+        panel = columns + column_row * pixels
         begin, end = part * count // parts, (part + 1) * count // parts
         for first in range(begin, end, pixels):
-            last = min(first + pixels, end)
-            a, a_row = columns, 4 * depth
-            b, b_row = rows, 4 * k
+            rest = min(first + pixels, end) - first
+            a, a_row = columns, column_row
             for item in range(low, high):
-                group, block = item // blocks, item % blocks
-                if block == 0 or item == low:
+                group, o = item // blocks, item % blocks * BLOCK
+                if o == 0 or item == low:
                     if direct and not pairs:
                         a_row = 4 * s.c * s.groups
                         a = x + a_row * first + 4 * group * s.c
                     else:
-                        walk_columns(s, x + 4 * group * s.c, columns, a_row, first, last, False)
+                        image = x + 4 * group * s.c
+                        walk_columns(s, image, columns, a_row, first, first + rest, False)
                     if pairs:
-                        pair_rows(columns, a_row, last - first, depth)
-                    if s.k == k and not pairs:
-                        b, b_row = g + g_row * first + 4 * group * k, g_row
-                    else:
-                        place = g + g_row * first + 4 * group * s.k
-                        copy_rows(rows, 4 * k, place, g_row, last - first, s.k)
-                    if pairs:
-                        pair_rows(rows, 4 * k, last - first, k)
-                width = min(BLOCK, k - block * BLOCK)
-                to = sums + 4 * depth * ((part * s.groups + group) * k + block * BLOCK)
-                rest, here = last - first, b + 4 * block * BLOCK
-                sizes = 4, a_row, b_row, 4 * width
+                        pair_rows(columns, a_row, rest, depth)
+                width = min(BLOCK, k - o)
+                place = g + g_row * first + 4 * (group * s.k + o)
+                copy_rows(panel, 4 * width, place, g_row, rest, min(width, s.k - o))
+                to = sums + 4 * depth * ((part * s.groups + group) * k + o)
+                sizes = 4, a_row, 4 * width, 4 * width
                 if pairs:
+                    pair_rows(panel, 4 * width, rest, width)
                     half = (rest + 1) // 2
-                    _short_pairs(first > begin, depth, width // WIDTH, a, here, to, half, *sizes)
+                    _short_pairs(first > begin, depth, width // WIDTH, a, panel, to, half, *sizes)
                 else:
-                    _short_product(first > begin, depth, width // WIDTH, a, here, to, rest, *sizes)
+                    _short_product(first > begin, depth, width // WIDTH, a, panel, to, rest, *sizes)
 
 
 @numba.njit(cache=True, parallel=True)

@@ -75,9 +75,9 @@ class Pool:
     What came back is handed out as it is to who asks for just its size, the last one first: a
     training step asks for the same sizes again and again. Otherwise a piece is cut from the
     smallest idle one that is large enough; only if there is none, all that came back is joined with
-    its neighbours, so that memory that one layer used serves the next, whatever its shapes; then
-    comes memory that nobody has touched. It is taken from the system in areas of doubling sizes, and
-    the system gives them memory only where they are written.
+    its neighbours, so that memory that one layer used serves the next, whatever its shapes. Last
+    comes memory that nobody has touched: it is taken from the system in areas of doubling sizes,
+    and the system gives them memory only where they are written.
 
     >>> pool = Pool()
     >>> a = pool.empty((256, 256), np.float32)

@@ -29,10 +29,12 @@ import numba
 from llvmlite import ir
 from numba.extending import register_jitable
 
+from .isa import ISA
 from .simd import INT64, Lanes, vector_function
 
-__all__ = ["DEPTH", "make_product", "make_tile", "round_up"]
+__all__ = ["DEPTH", "make_product", "make_tile", "round_up", "row_length"]
 
+CHANNELS = ISA.channels
 DEPTH = 128  # steps
 
 
@@ -40,6 +42,16 @@ DEPTH = 128  # steps
 def round_up(count: int, step: int) -> int:
     """The least multiple of `step` that is at least `count`."""
     return -(-count // step) * step
+
+
+@register_jitable
+def row_length(channels: int) -> int:
+    """Numbers from one row of a scratch array to the next: the channels padded to a multiple of
+    CHANNELS, and many channels to an odd number of cache lines. At powers of two, a column would
+    have a few cache sets to itself.
+    """
+    length = round_up(channels, CHANNELS)
+    return length + 16 if length >= 128 and length % 32 == 0 else length
 
 
 def make_tile(width: int, rows: tuple[int, ...], accumulate: bool, pairs: bool = False) -> Any:

@@ -25,11 +25,11 @@ from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import address, empty, threads, workspace
-from .microkernel import round_up
+from .microkernel import round_up, row_length
 from .simd import STREAM
 from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
-from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape, row_length
+from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape
 
 __all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
 

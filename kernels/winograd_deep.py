@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import numba
 
-from .microkernel import round_up
+from .microkernel import round_up, row_length
 from .simd import write_float
 from .winograd_loops import (
     BLOCK,
@@ -37,7 +37,6 @@ from .winograd_tiles import (
     CHANNELS,
     TABLES,
     WIDTH,
-    row_length,
     tile_count,
     transform_gradients,
     transform_images,

@@ -19,13 +19,12 @@ import numba
 
 from . import winograd_transforms as transforms
 from .isa import ISA
-from .microkernel import make_product, round_up
+from .microkernel import make_product, round_up, row_length
 from .simd import add_vectors, finish_streams, read_float, vector_function, write_float
 from .winograd_tiles import (
     CHANNELS,
     TABLES,
     WIDTH,
-    row_length,
     tile_count,
     transform_gradients,
     transform_images,

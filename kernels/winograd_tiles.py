@@ -20,15 +20,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numba
-from numba.extending import register_jitable
 
 from . import winograd_transforms as transforms
 from .finish import finish_numbers
 from .isa import ISA
+from .microkernel import row_length
 from .simd import LINE, vector_function
 from .winograd_schemes import SCHEMES
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "row_length", "tile_count"]
+__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "tile_count"]
 __all__ += ["transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
@@ -74,16 +74,6 @@ class Shape(NamedTuple):
     planes: int
     side: int
     stream: bool
-
-
-@register_jitable
-def row_length(channels):
-    """Numbers from one tile to the next in a plane: the channels padded to a multiple of CHANNELS,
-    and many channels to an odd number of cache lines. At powers of two, a column of a plane would
-    have a few cache sets to itself.
-    """
-    length = -(-channels // CHANNELS) * CHANNELS
-    return length + 16 if length >= 128 and length % 32 == 0 else length
 
 
 @numba.njit(nogil=True)
