@@ -88,17 +88,14 @@ class Kernel(Generic[P, R]):
                 if hasattr(array, "dtype"):
                     break
             device = "cpu" if isinstance(array, np.ndarray) else "cuda"
-            twin, serves = self.twins.get(device, (None, None))
-            if twin is None or serves is None or _too_long(device, args):
-                return "reference", self.reference
-            if serves(*args, **kwargs):
-                return device, twin
+            found = self.twins.get(device)
+            if found and not _too_long(device, args) and found[1](*args, **kwargs):
+                return device, found[0]
         return "reference", self.reference
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         which, function = self.choose(*args, **kwargs)
-        see = _observer.get()
-        if see is not None:
+        if (see := _observer.get()) is not None:
             see(self.name, which, *args)
         return function(*args, **kwargs)
 

@@ -30,7 +30,7 @@ from .dispatch import array_module, kernel
 from .memory import address, empty
 from .simd import STREAM
 
-__all__ = ["line", "move_statistics", "normalise", "normalise_batch", "normalise_gradient"]
+__all__ = ["line", "normalise", "normalise_batch", "normalise_gradient"]
 
 WIDE = 256  # numbers that a joined row may have: few rows, and sums that stay in the cache
 
@@ -52,7 +52,7 @@ def normalise(x: Any, scale: Any, shift: Any, residual: Any = None, *, relu: boo
     return array_module(x).maximum(y, 0) if relu else y
 
 
-def move_statistics(
+def _move_statistics(
     running_mean: Any,
     running_var: Any,
     tracked: Any,
@@ -110,7 +110,7 @@ def normalise_batch(
     rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
     mean, var = rows.mean(axis=0), rows.var(axis=0)
     if running_mean is not None:
-        move_statistics(running_mean, running_var, tracked, mean, var, len(rows), momentum)
+        _move_statistics(running_mean, running_var, tracked, mean, var, len(rows), momentum)
     return (
         normalise.reference(x, *line(gamma, beta, mean, var, eps), residual, relu=relu),
         mean,
@@ -237,7 +237,7 @@ def _normalise_batch_cpu(
     )
     mean, var = moments
     if running_mean is not None:
-        move_statistics(running_mean, running_var, tracked, mean, var, rows, momentum)
+        _move_statistics(running_mean, running_var, tracked, mean, var, rows, momentum)
     return y, mean, var
 
 

@@ -230,11 +230,9 @@ def _is_fresh(dx: Any, g: Any, grads: tuple[Any, ...]) -> bool:
     """Whether `dx` may be added to in place: not when it is the upstream or a view of it, handed
     out twice, or a broadcast view, of which many elements are one.
     """
-    if (
-        dx is g
-        or 0 in dx.strides
-        or (dx.base is not None and array_module(dx).may_share_memory(dx, g))
-    ):
+    if dx is g or 0 in dx.strides:
+        return False
+    if isinstance(dx.base, type(dx)) and array_module(dx).may_share_memory(dx, g):
         return False
     return len(grads) == 1 or [id(other) for other in grads].count(id(dx)) == 1
 

@@ -9,11 +9,11 @@ import numpy as np
 from ..errors import ShapeError
 from ..kernels import conv as conv_kernels
 from ..kernels.cases import Case, permuted_view
-from ..kernels.norm import line, move_statistics, normalise, normalise_batch, normalise_gradient
+from ..kernels.norm import line, normalise, normalise_batch, normalise_gradient
 from ..op import op
 from .conv import check_conv, check_dtypes, check_residual, check_vector, conv_gradients
 
-__all__ = ["batch_norm", "conv_norm", "fold", "move_statistics"]
+__all__ = ["batch_norm", "conv_norm", "fold"]
 
 
 def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: bool) -> tuple:

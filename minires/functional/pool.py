@@ -9,6 +9,8 @@ from ..errors import ShapeError
 from ..kernels import pool as kernels
 from ..kernels.cases import Case, distinct, permuted_view
 from ..kernels.im2col import output_size
+from ..kernels.memory import empty
+from ..kernels.strided import write_part
 from ..op import op
 from .conv import pair
 from .elementwise import need_float
@@ -119,7 +121,9 @@ def global_avg_pool2d(x):
     xp, pixels = array_module(x), x.shape[1] * x.shape[2]
 
     def backward(g):
-        return (xp.broadcast_to((g / pixels)[:, None, None], x.shape),)
+        dx = empty(x.shape, x.dtype, like=x)
+        write_part(dx, xp.broadcast_to((g / pixels)[:, None, None], x.shape), add=False)
+        return (dx,)
 
     return x.mean(axis=(1, 2)), backward
 

@@ -110,7 +110,8 @@ def pad(x, *, widths, value=0):
         )
     inside = tuple(slice(a, a + n) for (a, _), n in zip(widths, x.shape, strict=True))
     y = empty(tuple(a + n + b for (a, b), n in zip(widths, x.shape)), x.dtype, like=x)
-    y.fill(value)
+    line = array_module(x).full(y.shape[-1:], value, y.dtype)
+    write_part(y, array_module(x).broadcast_to(line, y.shape), add=False)
     write_part(y[(*inside, ...)], x, add=False)
     return y, lambda g: (g[inside],)
 

@@ -12,10 +12,8 @@ import numpy as np
 
 from .. import functional as F
 from ..autograd import is_grad_enabled
-from ..backend import device_of
 from ..errors import ShapeError
 from ..functional.conv import pair
-from ..functional.norm import move_statistics
 from ..tensor import Tensor
 from . import init
 from .folded import folded, forget
@@ -134,32 +132,18 @@ class BatchNorm2d(Module):
     def statistics(self) -> dict[str, Any]:
         """The keyword arguments of `functional.batch_norm`."""
         kept = self.track_running_stats
-        moving = self._kept_on_gpu() if kept and self.training else None
+        running = (self.running_mean, self.running_var) if kept else None
+        moves = kept and self.training
         return {
-            "running": (self.running_mean, self.running_var) if kept else None,
+            "running": running,
             "training": self.training or not kept,
             "eps": self.eps,
-            "moving": moving,
+            "moving": (*running, self.num_batches_tracked, self.momentum) if moves else None,
         }
-
-    def _kept_on_gpu(self) -> tuple[Any, ...] | None:
-        """The running statistics where they lie on a GPU: there the kernel that finds the batch's
-        moves them, for that takes no launch of its own.
-        """
-        kept = self.running_mean, self.running_var, self.num_batches_tracked
-        return None if device_of(self.running_mean) == "cpu" else (*kept, self.momentum)
 
     def forward(self, x: Any) -> Tensor:
         """(n, h, w, c) -> (n, h, w, c)."""
-        return self.track(F.batch_norm(x, self.weight, self.bias, **self.statistics))
-
-    def track(self, y: Tensor) -> Tensor:
-        """Move the running statistics by those that came with the output `y`; return `y`."""
-        if self.training and self.track_running_stats and self._kept_on_gpu() is None:
-            kept = self.running_mean, self.running_var, self.num_batches_tracked
-            mean, var = y.aux
-            move_statistics(*kept, mean, var, y.size // self.num_features, self.momentum)
-        return y
+        return F.batch_norm(x, self.weight, self.bias, **self.statistics)
 
     def extra_repr(self) -> str:
         default = {"eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True}
@@ -187,7 +171,7 @@ def conv_norm(
         y = bn(conv(x))
         y = y if residual is None else y + residual
         return F.relu(y) if relu else y
-    y = F.conv_norm(
+    return F.conv_norm(
         x,
         conv.weight,
         bn.weight,
@@ -197,7 +181,6 @@ def conv_norm(
         **conv.geometry,
         **bn.statistics,
     )
-    return bn.track(y)
 
 
 class Linear(Module):
