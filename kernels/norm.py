@@ -30,7 +30,8 @@ from .dispatch import array_module, kernel
 from .memory import address, empty
 from .simd import STREAM
 
-__all__ = ["line", "normalise", "normalise_batch", "normalise_gradient"]
+__all__ = ["fills_vectors", "join_rows", "line", "normalise", "normalise_batch"]
+__all__ += ["normalise_gradient", "streams"]
 
 WIDE = 256  # numbers that a joined row may have: few rows, and sums that stay in the cache
 
@@ -176,7 +177,7 @@ def normalise_gradient(
 
 
 @lru_cache(maxsize=1024)
-def _joined(rows: int, c: int) -> tuple[int, int]:
+def join_rows(rows: int, c: int) -> tuple[int, int]:
     """Rows of c channels joined: how many joined rows, and their numbers. A power of two of rows
     make one; more than WIDE allows, if only then they are whole vectors.
     """
@@ -186,34 +187,35 @@ def _joined(rows: int, c: int) -> tuple[int, int]:
     return rows // join, join * c
 
 
-def _vectors(x: Any, *others: Any, **_: Any) -> bool:
+def fills_vectors(x: Any, *others: Any, **_: Any) -> bool:
     """Whether the twins take these: float32, and joined rows that are whole vectors."""
     if x.dtype != np.float32 or x.size == 0 or numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
         return False
     for other in others:
         if other is not None and other.ndim == x.ndim and other.dtype != x.dtype:
             return False
-    return _joined(x.size // x.shape[-1], x.shape[-1])[1] % loops.WIDTH == 0
+    return join_rows(x.size // x.shape[-1], x.shape[-1])[1] % loops.WIDTH == 0
 
 
-def _streams(x: np.ndarray, *places: int) -> bool:
+def streams(x: np.ndarray, *places: int) -> bool:
+    """Whether outputs like x at these addresses go past the caches."""
     return x.nbytes >= STREAM and all(place % 64 == 0 for place in places)
 
 
-@normalise.cpu(serves=_vectors)
+@normalise.cpu(serves=fills_vectors)
 def _normalise_cpu(x, scale, shift, residual=None, *, relu):
     x, y = np.ascontiguousarray(x), empty(x.shape, x.dtype)
-    count, width = _joined(x.size // x.shape[-1], x.shape[-1])
+    count, width = join_rows(x.size // x.shape[-1], x.shape[-1])
     table = np.empty((3, width), x.dtype)
     table.reshape(3, -1, x.shape[-1])[:2] = np.stack((scale, shift))[:, None]
     table[loops.FLOOR] = 0 if relu else -np.inf
     residual = None if residual is None else np.ascontiguousarray(residual)
     added, to = 0 if residual is None else address(residual), address(y)
-    loops.normalise(address(x), count, table, added, to, _streams(x, to))
+    loops.normalise(address(x), count, table, added, to, streams(x, to))
     return y
 
 
-@normalise_batch.cpu(serves=_vectors)
+@normalise_batch.cpu(serves=fills_vectors)
 def _normalise_batch_cpu(
     x,
     gamma,
@@ -232,8 +234,8 @@ def _normalise_batch_cpu(
     added, to = 0 if residual is None else address(residual), address(y)
     rows = x.size // x.shape[-1]
     loops.normalise_batch(
-        *(address(x), *_joined(rows, x.shape[-1]), gamma, beta, float(eps), bool(relu), moments),
-        *(added, to, _streams(x, to)),
+        *(address(x), *join_rows(rows, x.shape[-1]), gamma, beta, float(eps), bool(relu), moments),
+        *(added, to, streams(x, to)),
     )
     mean, var = moments
     if running_mean is not None:
@@ -241,7 +243,7 @@ def _normalise_batch_cpu(
     return y, mean, var
 
 
-@normalise_gradient.cpu(serves=_vectors)
+@normalise_gradient.cpu(serves=fills_vectors)
 def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_batch, eps=1e-5):
     mean, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
     g, x = np.ascontiguousarray(g), np.ascontiguousarray(x)
@@ -251,9 +253,9 @@ def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_
         signs, written = address(y), address(masked)
     to, sums, gated = address(dx), np.empty((2, x.shape[-1]), x.dtype), relu and y is None
     loops.normalise_gradient(
-        *(address(g), address(x), *_joined(x.size // x.shape[-1], x.shape[-1])),
+        *(address(g), address(x), *join_rows(x.size // x.shape[-1], x.shape[-1])),
         *(gamma, beta, mean, var, float(eps), gated, bool(from_batch), signs, written),
-        *(sums, to, _streams(x, to, written)),
+        *(sums, to, streams(x, to, written)),
     )
     dbeta, dgamma = sums
     return dx, dgamma, dbeta, masked

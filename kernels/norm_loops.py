@@ -25,6 +25,8 @@ __all__ = [
     "normalise",
     "normalise_batch",
     "normalise_gradient",
+    "sum_gradient",
+    "write_gradient",
 ]
 
 PARTS = 16  # row ranges
@@ -284,33 +286,39 @@ def _prepare_gradient(gamma, beta, mean, var, eps, gated, table):
 
 
 @numba.njit(cache=True, parallel=True)
-def normalise_gradient(
-    g,
-    x,
-    count,
-    width,
-    gamma,
-    beta,
-    mean,
-    var,
-    eps,
-    gated,
-    from_batch,
-    y,
-    masked,
-    sums,
-    dx,
-    stream,
-):
-    """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
-    parts, table = _zeros(2, width), np.empty((6, width), np.float32)
+def sum_gradient(
+    g, x, count, width, gamma, beta, mean, var, eps,
+    gated, from_batch, y, masked, sums, table, stream,
+):  # fmt: skip
+    """The first pass: sums (2, c) = dbeta, dgamma and a table (6, width) for the second; where y is
+    not 0, masked = g where y > 0.
+    """
+    parts = _zeros(2, width)
     _prepare_gradient(gamma, beta, mean, var, eps, gated, table)
     for t in numba.prange(PARTS):
         low, high = t * count // PARTS, (t + 1) * count // PARTS
         _part_sums(g, x, low, high, table, y, masked, stream, parts[t])
     rows = count * (width // mean.size)
     _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table)
-    upstream = masked if y else g
+
+
+@numba.njit(cache=True, parallel=True)
+def write_gradient(g, x, count, table, dx, stream):
+    """The second pass: dx of `count` rows from g, masked if there is a y."""
     for t in numba.prange(PARTS):
         low, high = t * count // PARTS, (t + 1) * count // PARTS
-        _part_gradient(upstream, x, low, high, table, dx, stream)
+        _part_gradient(g, x, low, high, table, dx, stream)
+
+
+@numba.njit(cache=True)
+def normalise_gradient(
+    g, x, count, width, gamma, beta, mean, var, eps,
+    gated, from_batch, y, masked, sums, dx, stream,
+):  # fmt: skip
+    """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
+    table = np.empty((6, width), np.float32)
+    sum_gradient(
+        *(g, x, count, width, gamma, beta, mean, var, eps),
+        *(gated, from_batch, y, masked, sums, table, stream),
+    )
+    write_gradient(masked if y else g, x, count, table, dx, stream)

@@ -31,7 +31,8 @@ from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
 from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape
 
-__all__ = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
+__all__ = ["backward_shape", "chunk_sizes", "convolve", "convolve_input_gradient"]
+__all__ += ["convolve_weight_gradient", "forward_shape", "gradient_sizes", "is_deep"]
 
 LINE = 16  # numbers of a cache line
 CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
@@ -58,14 +59,17 @@ def _shape(
 
 
 @lru_cache(maxsize=1024)
-def _forward(images: tuple[int, ...], k: int, stride: Pair, padding: Pair) -> Shape:
+def forward_shape(images: tuple[int, ...], k: int, stride: Pair, padding: Pair) -> Shape:
+    """The convolution of images (n, h, w, c)."""
     size = [output_size(images[1 + i], 3, stride[i], padding[i], 1) for i in (0, 1)]
     return _shape(DENSE if stride == (1, 1) else STRIDED, images, size, k, padding)
 
 
 @lru_cache(maxsize=1024)
-def _backward(outputs: tuple[int, ...], size: Pair, c: int, stride: Pair, padding: Pair) -> Shape:
-    """The convolution that the input gradient is."""
+def backward_shape(
+    outputs: tuple[int, ...], size: Pair, c: int, stride: Pair, padding: Pair
+) -> Shape:
+    """The convolution that the input gradient is, from outputs (n, p, q, k)."""
     scheme, before = (DENSE, 2) if stride == (1, 1) else (SPREAD, 1)
     return _shape(scheme, outputs, size, c, (before - padding[0], before - padding[1]))
 
@@ -79,7 +83,7 @@ def _chunk(numbers_a_tile: int, least: int, tiles: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _sizes(s: Shape) -> tuple[int, int, int]:
+def chunk_sizes(s: Shape) -> tuple[int, int, int]:
     """Tiles of a chunk, numbers of a worker's scratch, and numbers of the transformed windows."""
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     plane = max(row_length(s.c), min(k, BLOCK))
@@ -90,7 +94,7 @@ def _sizes(s: Shape) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=1024)
-def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
+def gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     """Parts of the sum, divisions of each, tiles of a chunk, numbers of a worker's scratch and of
     a part's sums.
     """
@@ -107,7 +111,7 @@ def _gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     return parts, divisions, tiles, size, _planes(s, c * k)
 
 
-def _deep(s: Shape) -> bool:
+def is_deep(s: Shape) -> bool:
     """Whether a thread takes some channels of all tiles, not all channels of some tiles."""
     return s.c * s.k >= DEEP and s.n * s.down * s.across * (s.c + s.k) <= FEW
 
@@ -124,7 +128,7 @@ def convolve(
     packed: dict[str, Any] | None = None,
 ) -> np.ndarray:
     """x (n, h, w, c), w (3, 3, c, k) -> (n, p, q, k), float32; the others as in `conv.conv2d`."""
-    s = _forward(x.shape, w.shape[3], stride, padding)
+    s = forward_shape(x.shape, w.shape[3], stride, padding)
     finish, _kept = prepare_finish(s.k, b, residual, relu)
     return _convolve(x, w, s, False, finish, packed)
 
@@ -135,7 +139,7 @@ def convolve_input_gradient(
     """g (n, p, q, k), w (3, 3, c, k), total or None -> total + (n, h, w, c) for images of `size`
     (h, w): a convolution with the rotated windows. With stride 2, the padding must be 1.
     """
-    s = _backward(g.shape, size, w.shape[2], stride, padding)
+    s = backward_shape(g.shape, size, w.shape[2], stride, padding)
     finish, _kept = prepare_finish(s.k, None, total, False)
     return _convolve(g, w, s, True, finish)
 
@@ -150,10 +154,10 @@ def _convolve(
 ) -> np.ndarray:
     x, w = np.ascontiguousarray(x), np.ascontiguousarray(w)
     y = empty((s.n, s.p, s.q, s.k), x.dtype)
-    if _deep(s):
+    if is_deep(s):
         _convolve_deep(x, w, y, s, rotated, finish)
         return y
-    workers, (tiles, size, windows) = threads(), _sizes(s)
+    workers, (tiles, size, windows) = threads(), chunk_sizes(s)
     form = "winograd" if s.scheme == DENSE.number else "polyphase"
     u = None if packed is None else packed.get(form)
     with workspace((workers, size), x.dtype) as scratch:
@@ -188,13 +192,13 @@ def convolve_weight_gradient(
 ) -> np.ndarray:
     """x (n, h, w, c), g (n, p, q, k) -> (3, 3, c, k)."""
     x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-    s = _forward(x.shape, g.shape[3], stride, padding)
+    s = forward_shape(x.shape, g.shape[3], stride, padding)
     dw = empty((3, 3, s.c, s.k), x.dtype)
-    if _deep(s):
+    if is_deep(s):
         _weight_gradient_deep(x, g, dw, s)
         return dw
     workers = threads()
-    parts, divisions, tiles, size, sums = _gradient_sizes(s, workers)
+    parts, divisions, tiles, size, sums = gradient_sizes(s, workers)
     with (
         workspace((parts, sums), x.dtype) as du,
         workspace((workers, size), x.dtype) as scratch,

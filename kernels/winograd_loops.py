@@ -31,8 +31,8 @@ from .winograd_tiles import (
     transform_products,
 )
 
-__all__ = ["BLOCK", "GAP", "TILES", "block_width", "convolve", "convolve_block", "fence"]
-__all__ += ["finish_window", "plane_bytes", "short_product"]
+__all__ = ["BLOCK", "GAP", "TILES", "add_parts", "block_width", "convolve", "convolve_block"]
+__all__ += ["fence", "finish_window", "plane_bytes", "short_product", "sum_weight_gradient"]
 __all__ += ["transform_square", "weight_gradient"]
 
 BLOCK = ISA.block or 1  # output channels of one product
@@ -174,7 +174,7 @@ def finish_window(s, du, plane, dw, i, o):
 
 
 @numba.njit(cache=True, parallel=True)
-def _add_parts(s, du, dw, parts, workers):
+def add_parts(s, du, dw, parts, workers):
     """dw (9, c, k) = Gᵀ (du of the first part + du of the second + …) G."""
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     plane = plane_bytes(c * k)
@@ -190,9 +190,9 @@ def _add_parts(s, du, dw, parts, workers):
 
 
 @numba.njit(nogil=True)
-def _sum_tiles(s, x, g, du, scratch, tiles, begin, end, low, high):
-    """du (planes, blocks, c, BLOCK), its blocks low … high - 1, over the tiles begin … end - 1.
-    Scratch: tables, a row of zeros (the larger of c and k), v, m.
+def _sum_tiles(s, x, g, du, add, scratch, tiles, begin, end, low, high):
+    """du (planes, blocks, c, BLOCK), its blocks low … high - 1, over the tiles begin … end - 1, or
+    added to what is there. Scratch: tables, a row of zeros (the larger of c and k), v, m.
     """
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     v_row, m_row = row_length(s.c), row_length(s.k)
@@ -215,13 +215,15 @@ def _sum_tiles(s, x, g, du, scratch, tiles, begin, end, low, high):
                 b = m + plane * m_plane + 4 * block * BLOCK
                 to = du + plane * plane_bytes(c * k) + 4 * block * BLOCK * c
                 sizes = last - first, 4, 4 * v_row, 4 * m_row, 4 * width
-                short_product(first > begin, c, width // WIDTH, a, b, to, *sizes)
+                short_product(add or first > begin, c, width // WIDTH, a, b, to, *sizes)
 
 
 @numba.njit(cache=True, parallel=True)
-def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
-    """dw (9, c, k) from images x and output gradients g; du (parts, planes, blocks, c, BLOCK) gets
-    the sums over the tiles of a part, `tiles` at a time.
+def sum_weight_gradient(
+    s, x, g, du, add, scratch, worker_bytes, parts, divisions, tiles, workers
+):  # fmt: skip
+    """du (parts, planes, blocks, c, BLOCK) = the sums over the tiles of a part, `tiles` at a time;
+    or added to what is there.
 
     A worker takes some of the parts x divisions: each has its tiles, its blocks of output channels.
     """
@@ -234,5 +236,12 @@ def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, ti
             low, high = division * blocks // divisions, (division + 1) * blocks // divisions
             begin, end = part * count // parts, (part + 1) * count // parts
             place = scratch + worker * worker_bytes
-            _sum_tiles(s, x, g, du + part * sums, place, tiles, begin, end, low, high)
-    _add_parts(s, du, dw, parts, workers)
+            _sum_tiles(s, x, g, du + part * sums, add, place, tiles, begin, end, low, high)
+
+
+@numba.njit(cache=True)
+def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
+    """dw (9, c, k) from images x and output gradients g; du is that of `sum_weight_gradient`."""
+    rest = scratch, worker_bytes, parts, divisions, tiles, workers
+    sum_weight_gradient(s, x, g, du, False, *rest)
+    add_parts(s, du, dw, parts, workers)

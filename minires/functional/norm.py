@@ -9,9 +9,10 @@ import numpy as np
 from ..errors import ShapeError
 from ..kernels import conv as conv_kernels
 from ..kernels.cases import Case, permuted_view
+from ..kernels.conv_norm import conv_norm_gradient
 from ..kernels.norm import line, normalise, normalise_batch, normalise_gradient
 from ..op import op
-from .conv import check_conv, check_dtypes, check_residual, check_vector, conv_gradients
+from .conv import check_conv, check_dtypes, check_residual, check_vector
 
 __all__ = ["batch_norm", "conv_norm", "fold"]
 
@@ -50,7 +51,7 @@ def _norm(
     relu: bool,
     moving: Any = None,
 ) -> tuple[Any, ...]:
-    """The output, (mean, var) of the batch in training, and the gradients as a function of g."""
+    """The output, (mean, var), and what the gradient's kernels are given after the arrays."""
     if running is None:
         *kept, momentum = moving or (None,)
         y, mean, var = normalise_batch(
@@ -59,17 +60,7 @@ def _norm(
     else:
         mean, var = running
         y = normalise(x, *line(gamma, beta, mean, var, eps), residual, relu=relu)
-    signs = y if relu and residual is not None else None
-    from_batch = running is None
-
-    def gradients(g):
-        """dx, dgamma, dbeta and the residual's"""
-        *grads, masked = normalise_gradient(
-            g, x, gamma, beta, mean, var, signs, relu=relu, from_batch=from_batch, eps=eps
-        )
-        return (*grads, g if masked is None else masked)
-
-    return y, (mean, var) if from_batch else None, gradients
+    return y, (mean, var), {"relu": relu, "from_batch": running is None, "eps": eps}
 
 
 def _running(c: int) -> tuple[Any, Any]:
@@ -95,8 +86,12 @@ def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
     gamma, beta, running = _check("batch_norm", x, gamma, beta, running, training)
-    y, aux, gradients = _norm(x, gamma, beta, running, None, eps, False, moving)
-    return (y, aux), lambda g, needs: gradients(g)[: len(needs)]
+    y, used, known = _norm(x, gamma, beta, running, None, eps, False, moving)
+
+    def backward(g, needs):
+        return normalise_gradient(g, x, gamma, beta, *used, **known)[: len(needs)]
+
+    return (y, used if running is None else None), backward
 
 
 @op(
@@ -153,14 +148,17 @@ def conv_norm(
     z = conv_kernels.conv2d(x, w, **params)
     gamma, beta, running = _check("conv_norm", z, gamma, beta, running, training)
     check_residual("conv_norm", x, residual, z.shape)
-    y, aux, gradients = _norm(z, gamma, beta, running, residual, eps, relu, moving)
+    y, used, known = _norm(z, gamma, beta, running, residual, eps, relu, moving)
+    signs = y if relu and residual is not None else None
 
     def backward(g, needs, take):
-        dz, *rest = gradients(g)
-        dx, dw = conv_gradients(dz, x, w, params, needs, take)
-        return (dx, dw, *rest)[: len(needs)]
+        total = take(0) if needs[0] else None
+        *grads, masked = conv_norm_gradient(
+            *(g, z, x, w, gamma, beta, *used, signs, total), wants=needs[:2], **known, **params
+        )
+        return (*grads, g if masked is None else masked)[: len(needs)]
 
-    return (y, aux), backward
+    return (y, used if running is None else None), backward
 
 
 def fold(

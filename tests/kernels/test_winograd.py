@@ -182,7 +182,7 @@ def test_orders_by_channels_and_tiles(rng, order, stride):
     [((128, 4, 4, 512), 512, True), ((128, 8, 8, 256), 256, False), ((512, 8, 8, 512), 512, False)],
 )
 def test_few_tiles_of_many_channels_go_by_channels(images, k, deep):
-    assert winograd._deep(winograd._forward(images, k, (1, 1), (1, 1))) is deep
+    assert winograd.is_deep(winograd.forward_shape(images, k, (1, 1), (1, 1))) is deep
 
 
 @vectors
@@ -261,9 +261,9 @@ def test_outputs_past_the_caches_are_the_same(rng, monkeypatch, order, stride, f
     monkeypatch.setattr(winograd, "empty", shifted)
     for least in (0, 0, 0, 1 << 40, 1 << 40, 1 << 40):
         monkeypatch.setattr(winograd, "STREAM", least)
-        winograd._forward.cache_clear()
+        winograd.forward_shape.cache_clear()
         outputs.append(winograd.convolve(x, w, **more, stride=stride, padding=(1, 1)))
-    winograd._forward.cache_clear()
+    winograd.forward_shape.cache_clear()
     assert [y.ctypes.data % 64 for y in outputs] == [0, 4, 8] * 2
     assert len({y.tobytes() for y in outputs}) == 1
 

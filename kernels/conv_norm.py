@@ -1,0 +1,199 @@
+"""The gradients of a convolution with its BatchNorm, a few images at a time.
+
+Between the two lies the gradient dz of the convolution's output. As a whole it fits no cache:
+BatchNorm would write it to memory, and the gradients of inputs and weights would each read it from
+there. Here BatchNorm's second pass makes dz of so many images that it stays in the cache; their
+part of both gradients follows at once; the next images' dz takes its place. The compiled loops are
+those of `norm` and `winograd`, one after another.
+
+Results do not depend on the number of threads: how many images go together is fixed by the shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from . import norm_loops, winograd_loops
+from .cases import Case, permuted_view, positive
+from .conv import conv2d_input_gradient, conv2d_weight_gradient
+from .dispatch import kernel
+from .finish import Finish, prepare_finish
+from .im2col import Pair
+from .memory import address, empty, threads, workspace
+from .norm import fills_vectors, join_rows, normalise_gradient, streams
+from .plan import choose_convolution
+from .winograd import backward_shape, chunk_sizes, forward_shape, gradient_sizes, is_deep
+from .winograd_tiles import Shape
+
+__all__ = ["conv_norm_gradient"]
+
+TOGETHER = 1 << 21  # bytes of dz that are made together …
+SUMS = 2  # … or so many times the weight gradient's sums, which are read and written each time
+
+
+def _case(images: tuple[int, ...], k: int, *more: Any, window: int = 3, **params: Any) -> Case:
+    """A 3x3 convolution with padding 1 and stride 1; `more`: the output and the sum."""
+    n, h, w, c = images
+    outputs, vectors = (n, h, w, k), ((k,), (k,), (k,), positive(k))
+    known = {"stride": (1, 1), "padding": (window // 2,) * 2, "dilation": (1, 1), "groups": 1}
+    known |= {"wants": (True, True), "relu": True, "from_batch": True}
+    weights = window, window, c, k
+    return Case(outputs, outputs, images, weights, *vectors, *more, **(known | params))
+
+
+@kernel(
+    _case((2, 5, 6, 4), 4),
+    _case((4, 8, 8, 16), 16),
+    _case((4, 8, 8, 16), 16, (4, 8, 8, 16), (4, 8, 8, 16)),
+    _case((5, 8, 12, 5), 32, None, (5, 8, 12, 5), relu=False),
+    _case((5, 9, 8, 20), 16, permuted_view(5, 9, 8, 16), from_batch=False),
+    _case((4, 8, 8, 16), 16, wants=(False, True)),
+    _case((3, 4, 4, 3), 16, window=1),
+)
+def conv_norm_gradient(
+    g: Any,
+    z: Any,
+    x: Any,
+    w: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    var: Any,
+    y: Any = None,
+    total: Any = None,
+    *,
+    wants: tuple[bool, bool],
+    relu: bool,
+    from_batch: bool,
+    eps: float = 1e-5,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> tuple[Any, Any, Any, Any, Any]:
+    """dx, dw, dgamma, dbeta, and, where `y` is given, g as it came out of the ReLU, else None.
+
+    z (n, p, q, k) is the convolution of images x (n, h, w, c) with w (r, s, c/groups, k); dx is the
+    sum with `total`, where that is given. wants: whether dx and dw are wanted, else None. The
+    others are those of `normalise_gradient` and of the convolution's gradients.
+    """
+    params: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    norm: Any = {"relu": relu, "from_batch": from_batch, "eps": eps}
+    dx = dw = None
+    dz, dgamma, dbeta, masked = normalise_gradient(g, z, gamma, beta, mean, var, y, **norm)
+    if wants[0]:
+        dx = conv2d_input_gradient(dz, w, total, size=x.shape[1:3], **params)
+    if wants[1]:
+        dw = conv2d_weight_gradient(x, dz, window=w.shape[:2], **params)
+    return dx, dw, dgamma, dbeta, masked
+
+
+def _serves(
+    g: Any,
+    z: Any,
+    x: Any,
+    w: Any,
+    *vectors: Any,
+    wants: Any,
+    dilation: Pair,
+    groups: int,
+    **params: Any,
+) -> bool:
+    """Whether both are wanted, and both BatchNorm's rows and the convolution are those of compiled
+    loops."""
+    stride, padding = params["stride"], params["padding"]
+    plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
+    if wants != (True, True) or plan != "winograd" or not fills_vectors(z, g, x, w, *vectors[4:]):
+        return False
+    width = join_rows(z.shape[1] * z.shape[2], z.shape[3])[1]
+    shapes = (
+        forward_shape(x.shape, w.shape[3], stride, padding),
+        backward_shape(z.shape, x.shape[1:3], w.shape[2], stride, padding),
+    )
+    return width % norm_loops.WIDTH == 0 and not any(map(is_deep, shapes))
+
+
+def _images_together(s: Shape, sums: int) -> int:
+    """Of how many images dz is made at a time; `sums` bytes are those of the weight gradient."""
+    image = 4 * s.p * s.q * s.k
+    times = max(1, round(s.n * image / max(TOGETHER, SUMS * sums)))
+    return -(-s.n // times)
+
+
+@conv_norm_gradient.cpu(serves=_serves)
+def _conv_norm_gradient_cpu(
+    g, z, x, w, gamma, beta, mean, var, y=None, total=None,
+    *, wants, relu, from_batch, eps=1e-5, stride, padding, dilation, groups,
+):  # fmt: skip
+    g, z, x, w = map(np.ascontiguousarray, (g, z, x, w))
+    mean, var = np.asarray(mean, np.float64), np.asarray(var, np.float64)
+    dx, dw = empty(x.shape, x.dtype), empty(w.shape, x.dtype)
+    masked, signs, written = None, 0, 0
+    if y is not None:
+        y, masked = np.ascontiguousarray(y), empty(z.shape, z.dtype)
+        signs, written = address(y), address(masked)
+    finish, _kept = prepare_finish(x.shape[3], None, total, False)
+
+    back = backward_shape(z.shape, x.shape[1:3], x.shape[3], stride, padding)
+    s, workers = forward_shape(x.shape, z.shape[3], stride, padding), threads()
+    parts, *_, numbers = gradient_sizes(s, workers)
+    images = _images_together(s, 4 * parts * numbers)
+    some, some_back = s._replace(n=images), back._replace(n=images)
+    parts, divisions, sum_tiles, sum_size, numbers = gradient_sizes(some, workers)
+    tiles, size, windows = chunk_sizes(some_back)
+    size = max(size, sum_size)
+
+    rows, width = join_rows(z.shape[1] * z.shape[2], z.shape[3])  # of an image
+    sums, table = np.empty((2, z.shape[3]), z.dtype), np.empty((6, width), z.dtype)
+    norm_loops.sum_gradient(
+        *(address(g), address(z), len(z) * rows, width, gamma, beta, mean, var, float(eps)),
+        *(relu and y is None, bool(from_batch), signs, written, sums, table, streams(z, written)),
+    )
+    with (
+        workspace((images, *z.shape[1:]), z.dtype) as dz,
+        workspace((windows,), z.dtype) as u,
+        workspace((parts, numbers), z.dtype) as du,
+        workspace((workers, size), z.dtype) as scratch,
+    ):
+        _gradients(
+            *(s, back, images, written or address(g), address(z), rows, table, address(dz)),
+            *(address(x), address(w), address(u), address(dx), finish, address(du), address(dw)),
+            *(address(scratch), 4 * size, workers, tiles, parts, divisions, sum_tiles),
+        )
+    return dx, dw, sums[1], sums[0], masked
+
+
+@numba.njit(nogil=True)
+def _with_images(s, n):
+    """The same convolution of n images."""
+    return Shape(
+        n, s.h, s.w, s.c, s.p, s.q, s.k, s.top, s.left,
+        s.down, s.across, s.scheme, s.planes, s.side, s.stream,
+    )  # fmt: skip
+
+
+@numba.njit(cache=True)
+def _gradients(
+    s, back, images, g, z, rows, table, dz, x, w, u, dx, finish, du, dw,
+    scratch, worker_bytes, workers, tiles, parts, divisions, sum_tiles,
+):  # fmt: skip
+    """BatchNorm's second pass and both gradients of the convolution `s`, `images` at a time; `back`
+    is that of the input gradient. `rows` of the table's width are an image.
+    """
+    for first in range(0, s.n, images):
+        count = min(images, s.n - first)
+        outputs, inputs = 4 * first * s.p * s.q * s.k, 4 * first * s.h * s.w * s.c
+        norm_loops.write_gradient(g + outputs, z + outputs, count * rows, table, dz, False)
+        added = finish.residual + inputs if finish.residual else 0
+        winograd_loops.convolve(
+            _with_images(back, count), dz, w, True, u, first > 0, dx + inputs,
+            Finish(finish.bias, added, finish.relu), scratch, worker_bytes, workers, tiles,
+        )  # fmt: skip
+        winograd_loops.sum_weight_gradient(
+            _with_images(s, count), x + inputs, dz, du, first > 0,
+            scratch, worker_bytes, parts, divisions, sum_tiles, workers,
+        )  # fmt: skip
+    winograd_loops.add_parts(s, du, dw, parts, workers)
