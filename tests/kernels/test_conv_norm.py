@@ -31,7 +31,7 @@ SHAPES = [(7, 8, 8, 16, 16), (5, 12, 9, 3, 32), (3, 16, 16, 70, 16), (9, 8, 8, 2
 @pytest.fixture(params=[1, 3, 99])
 def together(request, monkeypatch) -> int:
     """How many images go together at most: of 7, for example, 1, 3 + 3 + 1, or all."""
-    monkeypatch.setattr(module, "_images_together", lambda s, sums: min(s.n, request.param))
+    monkeypatch.setattr(module, "_images_together", lambda s: min(s.n, request.param))
     return request.param
 
 
@@ -130,6 +130,7 @@ def test_arrays_of_any_strides(rng, together, strided):
         ({}, (5, 8, 8, 16, 16), "float64"),
         ({}, (5, 9, 9, 16, 3), "float32"),  # rows of an image are no whole vectors
         ({}, (1, 4, 4, 16, 16), "float32"),  # no tiles to speak of
+        ({}, (5, 8, 8, 128, 128), "float32"),  # the weight gradient has many sums
         ({}, (16, 8, 8, 384, 384), "float32"),  # threads take channels, not tiles
     ],
 )
@@ -143,8 +144,8 @@ def test_what_goes_to_the_kernels_one_after_another(rng, changes, shape, dtype):
 
 def test_how_many_images_go_together():
     shape = module.forward_shape((128, 32, 32, 16), 16, (1, 1), (1, 1))
-    images = module._images_together(shape, 4 * 36 * 16 * 16)
+    images = module._images_together(shape)
     assert images * 32 * 32 * 16 * 4 == module.TOGETHER
-    few = module._images_together(shape._replace(n=3), 0)
-    assert few == 3
-    assert module._images_together(shape, 1 << 30) == 128  # the sums are larger than all of dz
+    assert module._images_together(shape._replace(n=3)) == 3
+    assert module._images_together(shape._replace(n=33)) == 17  # 17 + 16, not 16 + 16 + 1
+    assert module._images_together(shape._replace(h=999, w=999, p=999, q=999)) == 1
