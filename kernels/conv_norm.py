@@ -11,7 +11,8 @@ BatchNorm, the gradients of 16 channels (32x32, batch 128, two cores of an EPYC,
 times as long on two threads and 0.91 on one, those of 32 channels 0.75 and 0.77; of 64 channels
 1.03 and 1.05, so they go one after another.
 
-Results do not depend on the number of threads: how many images go together is fixed by the shapes.
+Results do not depend on the number of threads: the images are cut into a fixed number of parts,
+whose sums are added in order.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from . import norm_loops, winograd_loops
 from .cases import Case, permuted_view, positive
 from .conv import conv2d_input_gradient, conv2d_weight_gradient
 from .dispatch import kernel
-from .finish import Finish, prepare_finish
+from .finish import prepare_finish
 from .im2col import Pair
 from .memory import address, empty, threads, workspace
 from .norm import fills_vectors, join_rows, normalise_gradient, streams
@@ -35,7 +36,8 @@ from .winograd_tiles import Shape
 
 __all__ = ["conv_norm_gradient"]
 
-TOGETHER = 1 << 20  # bytes of dz that are made together; the weight gradient's sums are no more
+PARTS = 16  # of the images: each has sums of its own for the weight gradient
+TOGETHER = 1 << 18  # bytes of dz that are made together; the sums of a part are no more
 
 
 def _case(images: tuple[int, ...], k: int, *more: Any, **params: Any) -> Case:
@@ -111,15 +113,13 @@ def _serves(
         return False
     s = forward_shape(x.shape, w.shape[3], stride, padding)
     back = backward_shape(z.shape, x.shape[1:3], w.shape[2], stride, padding)
-    parts, *_, numbers = gradient_sizes(s, 1)
-    few = 4 * parts * numbers <= TOGETHER and not is_deep(s) and not is_deep(back)
+    few = 4 * gradient_sizes(s, 1)[-1] <= TOGETHER and not is_deep(s) and not is_deep(back)
     return few and join_rows(s.p * s.q, s.k)[1] % norm_loops.WIDTH == 0
 
 
 def _images_together(s: Shape) -> int:
-    """Of how many images dz is made at a time: about as many each time."""
-    times = max(1, round(4 * s.n * s.p * s.q * s.k / TOGETHER))
-    return -(-s.n // times)
+    """Of how many images dz is made at a time."""
+    return max(1, TOGETHER // (4 * s.p * s.q * s.k))
 
 
 @conv_norm_gradient.cpu(serves=_serves)
@@ -135,23 +135,22 @@ def _conv_norm_gradient_cpu(
         y, masked = np.ascontiguousarray(y), empty(z.shape, z.dtype)
         signs, written = address(y), address(masked)
     finish, _kept = prepare_finish(x.shape[3], None, total, False)
-
+    workers, parts = threads(), min(PARTS, len(z))
+    s = forward_shape(x.shape, z.shape[3], stride, padding)
     back = backward_shape(z.shape, x.shape[1:3], x.shape[3], stride, padding)
-    s, workers = forward_shape(x.shape, z.shape[3], stride, padding), threads()
     images = _images_together(s)
-    some, some_back = s._replace(n=images), back._replace(n=images)
-    parts, divisions, sum_tiles, sum_size, numbers = gradient_sizes(some, workers)
-    tiles, size, windows = chunk_sizes(some_back)
+    _, _, sum_tiles, sum_size, numbers = gradient_sizes(s, 1)
+    tiles, size, windows = chunk_sizes(back)
     size = max(size, sum_size)
 
-    rows, width = join_rows(z.shape[1] * z.shape[2], z.shape[3])  # of an image
-    sums, table = np.empty((2, z.shape[3]), z.dtype), np.empty((6, width), z.dtype)
+    rows, width = join_rows(s.p * s.q, s.k)  # of an image
+    sums, table = np.empty((2, s.k), z.dtype), np.empty((6, width), z.dtype)
     norm_loops.sum_gradient(
-        *(address(g), address(z), len(z) * rows, width, gamma, beta, mean, var, float(eps)),
+        *(address(g), address(z), s.n * rows, width, gamma, beta, mean, var, float(eps)),
         *(relu and y is None, bool(from_batch), signs, written, sums, table, streams(z, written)),
     )
     with (
-        workspace((images, *z.shape[1:]), z.dtype) as dz,
+        workspace((workers, images, *z.shape[1:]), z.dtype) as dz,
         workspace((windows,), z.dtype) as u,
         workspace((parts, numbers), z.dtype) as du,
         workspace((workers, size), z.dtype) as scratch,
@@ -159,39 +158,38 @@ def _conv_norm_gradient_cpu(
         _gradients(
             *(s, back, images, written or address(g), address(z), rows, table, address(dz)),
             *(address(x), address(w), address(u), address(dx), finish, address(du), address(dw)),
-            *(address(scratch), 4 * size, workers, tiles, parts, divisions, sum_tiles),
+            *(address(scratch), 4 * size, workers, tiles, sum_tiles, parts, 4 * numbers),
         )
     return dx, dw, sums[1], sums[0], masked
 
 
-@numba.njit(nogil=True)
-def _with_images(s, n):
-    """The same convolution of n images."""
-    return Shape(
-        n, s.h, s.w, s.c, s.p, s.q, s.k, s.top, s.left,
-        s.down, s.across, s.scheme, s.planes, s.side, s.stream,
-    )  # fmt: skip
-
-
-@numba.njit(cache=True)
+@numba.njit(cache=True, parallel=True)
 def _gradients(
     s, back, images, g, z, rows, table, dz, x, w, u, dx, finish, du, dw,
-    scratch, worker_bytes, workers, tiles, parts, divisions, sum_tiles,
+    scratch, worker_bytes, workers, tiles, sum_tiles, parts, part_bytes,
 ):  # fmt: skip
     """BatchNorm's second pass and both gradients of the convolution `s`, `images` at a time; `back`
     is that of the input gradient. `rows` of the table's width are an image.
+
+    A part has its images and its sums du; a worker has some parts, its dz and its scratch.
     """
-    for first in range(0, s.n, images):
-        count = min(images, s.n - first)
-        outputs, inputs = 4 * first * s.p * s.q * s.k, 4 * first * s.h * s.w * s.c
-        norm_loops.write_gradient(g + outputs, z + outputs, count * rows, table, dz, False)
-        added = finish.residual + inputs if finish.residual else 0
-        winograd_loops.convolve(
-            _with_images(back, count), dz, w, True, u, first > 0, dx + inputs,
-            Finish(finish.bias, added, finish.relu), scratch, worker_bytes, workers, tiles,
-        )  # fmt: skip
-        winograd_loops.sum_weight_gradient(
-            _with_images(s, count), x + inputs, dz, du, first > 0,
-            scratch, worker_bytes, parts, divisions, sum_tiles, workers,
-        )  # fmt: skip
+    image, blocks = 4 * s.p * s.q * s.k, (s.k + winograd_loops.BLOCK - 1) // winograd_loops.BLOCK
+    winograd_loops.transform_weights(back, w, u, True, scratch, workers)
+    for worker in numba.prange(workers):
+        place = scratch + worker * worker_bytes
+        for part in range(worker * parts // workers, (worker + 1) * parts // workers):
+            begin, end = part * s.n // parts, (part + 1) * s.n // parts
+            for first in range(begin, end, images):
+                last = min(first + images, end)
+                here = dz + worker * images * image - first * image  # where dz would begin
+                norm_loops.write_gradient(g, z, first * rows, last * rows, table, here, False)
+                each = back.down * back.across
+                winograd_loops.convolve_tiles(
+                    back, here, u, dx, finish, place, tiles, first * each, last * each
+                )
+                each = s.down * s.across
+                winograd_loops.sum_tiles(
+                    s, x, here, du + part * part_bytes, first > begin,
+                    place, sum_tiles, first * each, last * each, 0, blocks,
+                )  # fmt: skip
     winograd_loops.add_parts(s, du, dw, parts, workers)

@@ -262,7 +262,8 @@ def _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, tabl
 
 
 @numba.njit(nogil=True)
-def _part_gradient(g, x, low, high, table, dx, stream):
+def write_gradient(g, x, low, high, table, dx, stream):
+    """The second pass: dx of the rows low … high - 1 from g, masked if there is a y."""
     row, address = 4 * table.shape[1], table.ctypes.data
     for start in range(low * row, high * row, row):
         for k in range(0, row, 4 * WIDTH):
@@ -303,14 +304,6 @@ def sum_gradient(
 
 
 @numba.njit(cache=True, parallel=True)
-def write_gradient(g, x, count, table, dx, stream):
-    """The second pass: dx of `count` rows from g, masked if there is a y."""
-    for t in numba.prange(PARTS):
-        low, high = t * count // PARTS, (t + 1) * count // PARTS
-        _part_gradient(g, x, low, high, table, dx, stream)
-
-
-@numba.njit(cache=True)
 def normalise_gradient(
     g, x, count, width, gamma, beta, mean, var, eps,
     gated, from_batch, y, masked, sums, dx, stream,
@@ -321,4 +314,7 @@ def normalise_gradient(
         *(g, x, count, width, gamma, beta, mean, var, eps),
         *(gated, from_batch, y, masked, sums, table, stream),
     )
-    write_gradient(masked if y else g, x, count, table, dx, stream)
+    upstream = masked if y else g
+    for t in numba.prange(PARTS):
+        low, high = t * count // PARTS, (t + 1) * count // PARTS
+        write_gradient(upstream, x, low, high, table, dx, stream)

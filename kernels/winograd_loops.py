@@ -32,8 +32,8 @@ from .winograd_tiles import (
 )
 
 __all__ = ["BLOCK", "GAP", "TILES", "add_parts", "block_width", "convolve", "convolve_block"]
-__all__ += ["fence", "finish_window", "plane_bytes", "short_product", "sum_weight_gradient"]
-__all__ += ["transform_square", "weight_gradient"]
+__all__ += ["convolve_tiles", "fence", "finish_window", "plane_bytes", "short_product"]
+__all__ += ["sum_tiles", "transform_square", "transform_weights", "weight_gradient"]
 
 BLOCK = ISA.block or 1  # output channels of one product
 TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
@@ -113,7 +113,7 @@ def transform_square(s, w, u, plane, rotated, square, first_in, first_out):
 
 
 @numba.njit(cache=True, parallel=True)
-def _transform_weights(s, w, u, rotated, scratch, workers):
+def transform_weights(s, w, u, rotated, scratch, workers):
     """u = G g Gᵀ for windows w (9, c, k); with `rotated` for the input gradient's, w (9, k, c)
     turned by half and with inputs and outputs exchanged. Scratch of 9·WIDTH² numbers a worker.
     """
@@ -128,39 +128,46 @@ def _transform_weights(s, w, u, rotated, scratch, workers):
             transform_square(s, w, block, plane, rotated, square, first_in, first_out)
 
 
-@numba.njit(cache=True, parallel=True)
-def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, workers, tiles):
-    """y (n, p, q, k) from images x and windows w, and what `finish` adds; `tiles` a chunk. u is
-    where the transformed windows go, or where they are if `known`.
+@numba.njit(nogil=True)
+def convolve_tiles(s, x, u, y, finish, scratch, tiles, begin, end):
+    """y (n, p, q, k) of the tiles begin … end - 1, `tiles` at a time, from images x and transformed
+    windows u, and what `finish` adds.
 
-    Each worker's scratch: tables, a row of zeros (c), a row nobody reads (k), m, v. Where m has all
-    output channels, its plane takes the place of the plane of v before it.
+    Scratch: tables, a row of zeros (c), a row nobody reads (k), m, v. Where m has all output
+    channels, its plane takes the place of the plane of v before it.
     """
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     blocks = (k + BLOCK - 1) // BLOCK
     plane = plane_bytes(tiles * max(row_length(s.c), min(BLOCK, k)))
     u_plane = plane_bytes(s.c * k)
+    zeros = scratch + 4 * TABLES
+    unread = zeros + 4 * c
+    m = unread + 4 * k
+    v = m + (plane if blocks == 1 else s.planes * plane)
+    for i in range(c):
+        write_float(zeros + 4 * i, 0)
+    for first in range(begin, end, tiles):
+        last = min(first + tiles, end)
+        transform_images(s, x, scratch, zeros, v, plane, first, last)
+        for block in range(blocks):
+            weights = u + 4 * block * BLOCK * s.c
+            convolve_block(
+                s, v, weights, u_plane, m, plane, scratch, unread, y, finish, first, last, block
+            )
+    fence()
+
+
+@numba.njit(cache=True, parallel=True)
+def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, workers, tiles):
+    """y (n, p, q, k) from images x and windows w, and what `finish` adds; `tiles` a chunk. u is
+    where the transformed windows go, or where they are if `known`. Each worker has its scratch.
+    """
     count = tile_count(s)
     if not known:
-        _transform_weights(s, w, u, rotated, scratch, workers)
+        transform_weights(s, w, u, rotated, scratch, workers)
     for worker in numba.prange(workers):
-        table = scratch + worker * worker_bytes
-        zeros = table + 4 * TABLES
-        unread = zeros + 4 * c
-        m = unread + 4 * k
-        v = m + (plane if blocks == 1 else s.planes * plane)
-        for i in range(c):
-            write_float(zeros + 4 * i, 0)
-        end = (worker + 1) * count // workers
-        for first in range(worker * count // workers, end, tiles):
-            last = min(first + tiles, end)
-            transform_images(s, x, table, zeros, v, plane, first, last)
-            for block in range(blocks):
-                weights = u + 4 * block * BLOCK * s.c
-                convolve_block(
-                    s, v, weights, u_plane, m, plane, table, unread, y, finish, first, last, block
-                )
-        fence()
+        begin, end = worker * count // workers, (worker + 1) * count // workers
+        convolve_tiles(s, x, u, y, finish, scratch + worker * worker_bytes, tiles, begin, end)
 
 
 @numba.njit(nogil=True)
@@ -190,7 +197,7 @@ def add_parts(s, du, dw, parts, workers):
 
 
 @numba.njit(nogil=True)
-def _sum_tiles(s, x, g, du, add, scratch, tiles, begin, end, low, high):
+def sum_tiles(s, x, g, du, add, scratch, tiles, begin, end, low, high):
     """du (planes, blocks, c, BLOCK), its blocks low … high - 1, over the tiles begin … end - 1, or
     added to what is there. Scratch: tables, a row of zeros (the larger of c and k), v, m.
     """
@@ -219,11 +226,9 @@ def _sum_tiles(s, x, g, du, add, scratch, tiles, begin, end, low, high):
 
 
 @numba.njit(cache=True, parallel=True)
-def sum_weight_gradient(
-    s, x, g, du, add, scratch, worker_bytes, parts, divisions, tiles, workers
-):  # fmt: skip
-    """du (parts, planes, blocks, c, BLOCK) = the sums over the tiles of a part, `tiles` at a time;
-    or added to what is there.
+def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
+    """dw (9, c, k) from images x and output gradients g; du (parts, planes, blocks, c, BLOCK) gets
+    the sums over the tiles of a part, `tiles` at a time.
 
     A worker takes some of the parts x divisions: each has its tiles, its blocks of output channels.
     """
@@ -236,12 +241,5 @@ def sum_weight_gradient(
             low, high = division * blocks // divisions, (division + 1) * blocks // divisions
             begin, end = part * count // parts, (part + 1) * count // parts
             place = scratch + worker * worker_bytes
-            _sum_tiles(s, x, g, du + part * sums, add, place, tiles, begin, end, low, high)
-
-
-@numba.njit(cache=True)
-def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, tiles, workers):
-    """dw (9, c, k) from images x and output gradients g; du is that of `sum_weight_gradient`."""
-    rest = scratch, worker_bytes, parts, divisions, tiles, workers
-    sum_weight_gradient(s, x, g, du, False, *rest)
+            sum_tiles(s, x, g, du + part * sums, False, place, tiles, begin, end, low, high)
     add_parts(s, du, dw, parts, workers)

@@ -25,14 +25,16 @@ compiled = pytest.mark.skipif(
 KNOWN: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 KNOWN |= {"wants": (True, True), "relu": True, "from_batch": True}
 # n, h, w, c, k
-SHAPES = [(7, 8, 8, 16, 16), (5, 12, 9, 3, 32), (3, 16, 16, 70, 16), (9, 8, 8, 24, 80)]
+SHAPES = [(7, 8, 8, 16, 16), (5, 12, 9, 3, 32), (3, 16, 16, 70, 16), (9, 8, 8, 24, 48)]
 
 
-@pytest.fixture(params=[1, 3, 99])
-def together(request, monkeypatch) -> int:
-    """How many images go together at most: of 7, for example, 1, 3 + 3 + 1, or all."""
-    monkeypatch.setattr(module, "_images_together", lambda s: min(s.n, request.param))
-    return request.param
+@pytest.fixture(params=[(1, 1), (1, 3), (2, 2), (16, 99)], ids=str)
+def together(request, monkeypatch) -> None:
+    """Into how many parts the images are cut, and how many of a part go together: of 7, for
+    example, 3 + 3 + 1 in one part, 2 + 1 and 2 + 2 in two, or each is a part."""
+    parts, images = request.param
+    monkeypatch.setattr(module, "PARTS", parts)
+    monkeypatch.setattr(module, "_images_together", lambda s: images)
 
 
 def draw(rng, n, h, w, c, k, with_residual=True, with_total=True) -> list[Any]:
@@ -146,6 +148,4 @@ def test_how_many_images_go_together():
     shape = module.forward_shape((128, 32, 32, 16), 16, (1, 1), (1, 1))
     images = module._images_together(shape)
     assert images * 32 * 32 * 16 * 4 == module.TOGETHER
-    assert module._images_together(shape._replace(n=3)) == 3
-    assert module._images_together(shape._replace(n=33)) == 17  # 17 + 16, not 16 + 16 + 1
-    assert module._images_together(shape._replace(h=999, w=999, p=999, q=999)) == 1
+    assert module._images_together(shape._replace(p=999, q=999)) == 1
