@@ -22,7 +22,8 @@ from .memory import empty, threads
 
 __all__ = ["for_each", "product"]
 
-SMALL = 1 << 23  # multiplications of a product that are not worth a second thread
+TINY = 1 << 18  # multiplications of a product that no BLAS wakes its threads for
+SMALL = 1 << 23  # those that are not worth a second thread
 NARROW = 128  # rows or columns of a product's chunk: fewer, and BLAS packs more than it multiplies
 
 
@@ -64,7 +65,7 @@ def product(a: Any, b: Any) -> Any:
     or columns. (The threads of a BLAS wait some 30 ms in a busy loop when they have multiplied, on
     the cores of the next kernels.)
     """
-    if not isinstance(a, np.ndarray):
+    if not isinstance(a, np.ndarray) or a.size * b.shape[-1] <= TINY:
         return a @ b
     rows, k = a.size // a.shape[-1], b.shape[-1]
     chunks = min(a.size * k // SMALL, max(rows, k) // NARROW)

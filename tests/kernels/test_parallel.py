@@ -62,6 +62,7 @@ def test_a_product_is_the_same_on_any_threads(rng, monkeypatch, shape):
 
 
 def test_a_product_leaves_blas_to_one_thread(rng, monkeypatch):
+    monkeypatch.setattr(parallel, "TINY", 100)
     monkeypatch.setattr(parallel, "SMALL", 1000)
     before, seen = blas_threads(), []
     matmul = np.matmul
