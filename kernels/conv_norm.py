@@ -6,10 +6,10 @@ there. Here BatchNorm's second pass makes dz of so many images that it stays in 
 part of both gradients follows at once; the next images' dz takes its place. The compiled loops are
 those of `norm` and `winograd`, one after another.
 
-Each time the weight gradient reads and writes its sums, so that this pays with few channels: with
-BatchNorm, the gradients of 16 channels (32x32, batch 128, two cores of an EPYC, Zen 5) take 0.81
-times as long on two threads and 0.91 on one, those of 32 channels 0.75 and 0.77; of 64 channels
-1.03 and 1.05, so they go one after another.
+Each part of the images has sums of its own for the weight gradient, so this pays with few channels.
+With BatchNorm, the gradients of 16 channels (32x32, batch 128, two cores of an EPYC, Zen 5) take
+0.74 to 0.81 times as long on two threads and 0.90 on one, those of 32 channels (16x16) 0.73 to 0.79
+and 0.95; of 64 channels (8x8) 0.89 to 1.02 and 1.25, so they go one after another.
 
 Results do not depend on the number of threads: the images are cut into a fixed number of parts,
 whose sums are added in order.

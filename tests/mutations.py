@@ -8,6 +8,7 @@ __all__ = ["IM2COL", "MUTATIONS", "Mutation"]
 
 IM2COL = ("kernels.im2col", "kernels.chunked", "kernels.conv", "functional.conv")
 POOL = ("kernels.pool", "functional.pool")
+NORM = ("kernels.norm", "kernels.conv_norm", "functional.norm")
 LOSS = ("kernels.loss", "functional.loss")
 
 
@@ -153,7 +154,7 @@ MUTATIONS = [
     ),
     # BatchNorm
     *(
-        in_kernels(("kernels.norm", "functional.norm"), *row)
+        in_kernels(NORM, *row)
         for row in (
             (
                 "batch_norm",

@@ -51,7 +51,7 @@ def _norm(
     relu: bool,
     moving: Any = None,
 ) -> tuple[Any, ...]:
-    """The output, (mean, var), and what the gradient's kernels are given after the arrays."""
+    """The output, mean, var, and what the gradient's kernels are given after the arrays."""
     if running is None:
         *kept, momentum = moving or (None,)
         y, mean, var = normalise_batch(
@@ -60,7 +60,7 @@ def _norm(
     else:
         mean, var = running
         y = normalise(x, *line(gamma, beta, mean, var, eps), residual, relu=relu)
-    return y, (mean, var), {"relu": relu, "from_batch": running is None, "eps": eps}
+    return y, mean, var, {"relu": relu, "from_batch": running is None, "eps": eps}
 
 
 def _running(c: int) -> tuple[Any, Any]:
@@ -86,12 +86,12 @@ def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
     gamma, beta, running = _check("batch_norm", x, gamma, beta, running, training)
-    y, used, known = _norm(x, gamma, beta, running, None, eps, False, moving)
+    y, mean, var, known = _norm(x, gamma, beta, running, None, eps, False, moving)
 
     def backward(g, needs):
-        return normalise_gradient(g, x, gamma, beta, *used, **known)[: len(needs)]
+        return normalise_gradient(g, x, gamma, beta, mean, var, **known)[: len(needs)]
 
-    return (y, used if running is None else None), backward
+    return (y, (mean, var) if running is None else None), backward
 
 
 @op(
@@ -148,17 +148,20 @@ def conv_norm(
     z = conv_kernels.conv2d(x, w, **params)
     gamma, beta, running = _check("conv_norm", z, gamma, beta, running, training)
     check_residual("conv_norm", x, residual, z.shape)
-    y, used, known = _norm(z, gamma, beta, running, residual, eps, relu, moving)
+    y, mean, var, known = _norm(z, gamma, beta, running, residual, eps, relu, moving)
     signs = y if relu and residual is not None else None
 
     def backward(g, needs, take):
         total = take(0) if needs[0] else None
         *grads, masked = conv_norm_gradient(
-            *(g, z, x, w, gamma, beta, *used, signs, total), wants=needs[:2], **known, **params
+            *(g, z, x, w, gamma, beta, mean, var, signs, total),
+            wants=needs[:2],
+            **known,
+            **params,
         )
         return (*grads, g if masked is None else masked)[: len(needs)]
 
-    return (y, used if running is None else None), backward
+    return (y, (mean, var) if running is None else None), backward
 
 
 def fold(

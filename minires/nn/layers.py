@@ -131,15 +131,12 @@ class BatchNorm2d(Module):
     @property
     def statistics(self) -> dict[str, Any]:
         """The keyword arguments of `functional.batch_norm`."""
-        kept = self.track_running_stats
-        running = (self.running_mean, self.running_var) if kept else None
-        moves = kept and self.training
-        return {
-            "running": running,
-            "training": self.training or not kept,
-            "eps": self.eps,
-            "moving": (*running, self.num_batches_tracked, self.momentum) if moves else None,
-        }
+        running = moving = None
+        if self.track_running_stats:
+            running = self.running_mean, self.running_var
+            moving = (*running, self.num_batches_tracked, self.momentum) if self.training else None
+        training = self.training or running is None
+        return {"running": running, "training": training, "eps": self.eps, "moving": moving}
 
     def forward(self, x: Any) -> Tensor:
         """(n, h, w, c) -> (n, h, w, c)."""
