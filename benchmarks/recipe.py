@@ -35,7 +35,7 @@ __all__ = ["Metronome", "keep", "main", "record", "train"]
 
 RESULTS = Path(__file__).parent / "results"
 PACE = "pace.jsonl"
-FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png", PACE)
+FILES = ("config.json", "metrics.jsonl", "timing.jsonl", "curves.png")
 PRODUCT_EVERY = 10  # steps of training
 
 
@@ -126,7 +126,7 @@ def record(name: str, run: Path, results: Path = RESULTS) -> dict[str, Any]:
 def keep(run: Path, folder: Path) -> None:
     """Copy what a run measured, but where its data lies on this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in FILES:
+    for file in (*FILES, PACE) if (run / PACE).exists() else FILES:
         shutil.copyfile(run / file, folder / file)
     text = json.loads((run / "config.json").read_text())
     text["config"]["data"] = None
