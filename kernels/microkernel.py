@@ -138,7 +138,6 @@ def make_product(width: int, rows: tuple[int, ...], pairs: bool = False) -> Call
     overwrite = make_tile(width, rows, False, pairs)
     accumulate = make_tile(width, rows, True, pairs)
 
-    @numba.njit(nogil=True)
     def product(add, count, vectors, a, b, c, depth, a_row, a_step, b_row, c_row):
         step = rows[vectors - 1]
         for i in range(0, count, step):
@@ -150,4 +149,8 @@ def make_product(width: int, rows: tuple[int, ...], pairs: bool = False) -> Call
                 accumulate(vectors, x, y, z, min(left, DEPTH), a_row, a_step, b_row, c_row)
                 x, y, left = x + DEPTH * a_step, y + DEPTH * b_row, left - DEPTH
 
-    return product
+    # Compiled code that comes from the cache and code that is compiled now are linked by names and
+    # by numbers that begin at 1 in every process: two products of one name could be exchanged.
+    kind = [f"product{width}", *map(str, rows), *(["pairs"] if pairs else [])]
+    product.__name__ = product.__qualname__ = "_".join(kind)
+    return numba.njit(nogil=True)(product)

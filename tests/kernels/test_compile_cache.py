@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numba
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from minires.kernels import compile_cache
 from minires.kernels.compile_cache import cache_folder, delete_unused, fingerprint
@@ -140,3 +142,23 @@ def test_an_edited_kernel_changes_its_callers(root, tmp_path, child_env):
     changed = line.replace("lanes.load(x, mask)", "lanes.constant(2.0)")
     (copy / "simd.py").write_text(text.replace(line, changed))
     assert run() == "128.0 0\n"
+
+
+def closed_over(function: Any) -> tuple[Any, ...]:
+    """The plain values that a compiled function's closure fixes."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return tuple(value for value in cells if isinstance(value, int | tuple | str))
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_no_two_compiled_functions_have_one_name():
+    """Code from the cache and code compiled now are linked by names: one name, one code."""
+    found: dict[tuple[str, str], set[tuple[Any, ...]]] = {}
+    modules = [m for name, m in sys.modules.items() if name.startswith("minires.kernels.")]
+    for value in [v for module in modules for v in vars(module).values()]:
+        if isinstance(value, Dispatcher):
+            function = value.py_func
+            name = function.__module__, function.__qualname__
+            found.setdefault(name, set()).add((function.__code__.co_code, closed_over(function)))
+    assert len(found) > 50
+    assert {name: codes for name, codes in found.items() if len(codes) > 1} == {}
