@@ -121,7 +121,8 @@ def test_the_kernels_follow_the_plan(rng, monkeypatch, window, stride, module, i
 
         return called
 
-    for name in module.__all__:
+    watched = ["convolve", "convolve_input_gradient", "convolve_weight_gradient"]
+    for name in watched:
         monkeypatch.setattr(module, name, spy(name, getattr(module, name)))
     params = {"stride": stride, "padding": ONE, "dilation": ONE, "groups": 1}
     w = rng.standard_normal((window, window, 16, 16)).astype(np.float32)
@@ -131,4 +132,4 @@ def test_the_kernels_follow_the_plan(rng, monkeypatch, window, stride, module, i
         conv.conv2d_input_gradient(y, w, size=(12, 12), **params)
         conv.conv2d_weight_gradient(x, y, window=w.shape[:2], **params)
     assert [which for _, which in log] == ["cpu"] * 3
-    assert calls == (module.__all__ if images > 1 else [])
+    assert calls == (watched if images > 1 else [])
