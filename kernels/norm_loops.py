@@ -311,9 +311,9 @@ def normalise_gradient(
     """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
     table = np.empty((6, width), np.float32)
     sum_gradient(
-        *(g, x, count, width, gamma, beta, mean, var, eps),
-        *(gated, from_batch, y, masked, sums, table, stream),
-    )
+        g, x, count, width, gamma, beta, mean, var, eps,
+        gated, from_batch, y, masked, sums, table, stream,
+    )  # fmt: skip
     upstream = masked if y else g
     for t in numba.prange(PARTS):
         low, high = t * count // PARTS, (t + 1) * count // PARTS
