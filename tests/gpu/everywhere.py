@@ -32,6 +32,7 @@ CPU_ALONE = (
     "bf16",
     "compile_cache",
     "direct",
+    "conv_norm",
     "finish",
     "isa",
     "microkernel",
