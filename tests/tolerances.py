@@ -1,5 +1,14 @@
 """Every tolerance of the test suite, each with its reason."""
 
+import numpy as np
+
+
+def relative_rms(a: np.ndarray, exact: np.ndarray) -> float:
+    """The root-mean-square error, relative to the exact numbers'."""
+    assert a.shape == exact.shape
+    return float(np.sqrt(((a - exact) ** 2).sum() / ((exact**2).sum() or 1)))
+
+
 FLOAT64 = 1e-12  # relative RMS: a few thousand float64 roundings
 ROUNDINGS64 = 5e-15  # relative: a dozen float64 roundings, one number at a time
 FLOAT32 = 1e-5  # relative RMS: the same in float32

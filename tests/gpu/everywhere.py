@@ -31,8 +31,8 @@ VIEWS = {"broadcast_to", "expand_dims", "flatten", "getitem", "reshape", "squeez
 CPU_ALONE = (
     "bf16",
     "compile_cache",
-    "direct",
     "conv_norm",
+    "direct",
     "finish",
     "isa",
     "microkernel",

@@ -15,6 +15,7 @@ from minires.kernels.dispatch import ran, reference
 from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads, threads
 from tests import tolerances
+from tests.tolerances import relative_rms
 
 __all__: list[str] = []
 
@@ -52,12 +53,6 @@ def draw(rng, n, h, w, c, k, with_residual=True, with_total=True) -> list[Any]:
     return [*arrays, *moments, signs, numbers(*images) if with_total else None]
 
 
-def rms(a: np.ndarray, exact: np.ndarray) -> float:
-    """Relative root-mean-square error."""
-    assert a.shape == exact.shape
-    return float(np.sqrt(((a - exact) ** 2).sum() / (exact**2).sum()))
-
-
 @compiled
 @pytest.mark.parametrize("from_batch", [True, False])
 @pytest.mark.parametrize(("with_residual", "with_total"), [(True, True), (False, False)])
@@ -76,7 +71,7 @@ def test_exact(rng, together, shape, with_residual, with_total, from_batch):
         assert (got is None) == (expected is None)
         if got is not None:
             assert got.dtype == np.float32
-            assert rms(got, expected) <= limit
+            assert relative_rms(got, expected) <= limit
 
 
 @compiled

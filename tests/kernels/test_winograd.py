@@ -22,6 +22,7 @@ from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads, threads
 from minires.kernels.simd import vector_function
 from tests import tolerances
+from tests.tolerances import relative_rms
 
 __all__: list[str] = []
 
@@ -36,12 +37,6 @@ def order(request, monkeypatch):
     monkeypatch.setattr(winograd, "DEEP", 0 if request.param == "channels" else 1 << 60)
     monkeypatch.setattr(winograd, "FEW", 1 << 60)
     return request.param
-
-
-def rms(a: np.ndarray, exact: np.ndarray) -> float:
-    """Relative root-mean-square error."""
-    assert a.shape == exact.shape
-    return float(np.sqrt(((a - exact) ** 2).sum() / ((exact**2).sum() or 1)))
 
 
 def exactly(x: Any, w: Any, g: Any, stride: Two, padding: Two) -> tuple[np.ndarray, ...]:
@@ -85,7 +80,9 @@ def check(arrays: Any, stride: Two = (1, 1), padding: Two = (1, 1)) -> None:
     for name, got, exact, limit in zip(
         names, by_winograd(*arrays, stride, padding), exactly(*arrays, stride, padding), limits
     ):
-        assert rms(got, exact) < limit, f"{name} of {[a.shape for a in arrays]}, {stride, padding}"
+        assert relative_rms(got, exact) < limit, (
+            f"{name} of {[a.shape for a in arrays]}, {stride, padding}"
+        )
         assert got.dtype == np.float32
 
 
