@@ -14,12 +14,18 @@ from tests.kernels.test_launch import Recorder
 
 __all__: list[str] = []
 
-FIRST = ("conv2d", ((1, 6, 6, 2), (1, 1, 2, 3))), ("normalise_batch", ((1, 6, 6, 3), (3,), (3,)))
-CALLS = [
-    *FIRST,
-    ("conv2d", ((1, 6, 6, 3), (3, 3, 3, 5))),
-    ("normalise_batch", ((1, 6, 6, 5), (5,), (5,), (1, 6, 6, 5))),
-]
+Shape = tuple[int, ...]
+Call = tuple[str, tuple[Shape | None, ...]]
+
+
+def convolved(x: Shape, w: Shape, z: Shape, residual: Shape | None = None) -> list[Call]:
+    """The calls of a convolution and its BatchNorm in training, as `gpu.trace` finds them."""
+    line = z[-1:]
+    return [("conv2d", (x, w)), ("normalise_batch", (z, line, line, residual, line, line, ()))]
+
+
+FIRST = convolved((1, 6, 6, 2), (1, 1, 2, 3), (1, 6, 6, 3))
+CALLS = [*FIRST, *convolved((1, 6, 6, 3), (3, 3, 3, 5), (1, 6, 6, 5), residual=(1, 6, 6, 5))]
 
 
 def test_launches_are_those_of_the_twins(monkeypatch: pytest.MonkeyPatch, rng):
@@ -36,7 +42,7 @@ def test_launches_are_those_of_the_twins(monkeypatch: pytest.MonkeyPatch, rng):
     conv_cuda.convolve_input_gradient(g, w, size=(6, 6), **params)
     conv_cuda.convolve_weight_gradient(x, g, window=(3, 3), **params)
     made = Counter(name.partition("<")[0] for name, *_ in recorder.calls)
-    on_paper = [*gpu.step_launches(CALLS, 2)][len([*gpu.step_launches(list(FIRST), 2)]) :]
+    on_paper = [*gpu.step_launches(CALLS, 2)][len([*gpu.step_launches(FIRST, 2)]) :]
     assert Counter(u.kernel for u in on_paper) == made + Counter(product=3)
     assert len(on_paper) == 10
 
@@ -60,13 +66,21 @@ def test_numbers_by_hand():
 def test_winograd_by_hand():
     """16 tiles of 8x8 images: by float32 units, but not by TF32 units."""
     x, w = (1, 8, 8, 16), (3, 3, 16, 16)
-    calls = [*FIRST, ("conv2d", (x, w)), ("normalise_batch", (x, (16,), (16,)))]
+    calls = [*FIRST, *convolved(x, w, x)]
     launches = [u for u in gpu.step_launches(calls, 4) if "winograd" in u.kernel]
     assert [u.kernel for u in launches] == ["winograd_inputs", "winograd_outputs"] * 2
     image, tiles, windows = 4 * 64 * 16, 36 * 16 * 16, 36 * 16 * 16
     assert launches[0].numbers == image + 9 * 256 + tiles + windows
     assert launches[1].numbers == tiles + image
     assert not any("winograd" in u.kernel for u in gpu.step_launches(calls, 4, tf32=True))
+
+
+def test_a_traced_network_adds_a_residual_after_each_block():
+    """BatchNorm's gradients read two arrays more where a residual was added: 9 of 19 times."""
+    launches = [*gpu.step_launches(gpu.trace("resnet20"), 1)]
+    sizes = [u.numbers for u in launches if u.kernel == "find_moments"]
+    read = [u.numbers for u in launches if u.kernel == "find_gradients"]
+    assert Counter(r // s for r, s in zip(read, sizes, strict=True)) == {2: 10, 4: 9}
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]):
