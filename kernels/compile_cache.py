@@ -10,11 +10,14 @@ It is in the user's cache folder ($XDG_CACHE_HOME/minires, ~/.cache/minires) or,
 NUMBA_CACHE_DIR is set, in that. Folders that no process asked for in a month are deleted; deleting
 any of them by hand is safe.
 
-Several processes may share a folder. Numba writes each file whole, but numbers the files of one
+Several processes may share a folder, and then share the work: what one compiles, the others wait
+for and load. They lock the function's own file beside its index; should that not be possible, or
+take too long, they compile it as well. Numba writes each file whole, but numbers the files of one
 function: two processes that compile it for different types at a time would both write the first
 one, and a third could load the wrong code. So the names get the process's id.
 
-The first kernel that a process must compile is announced by a line on stderr, except under pytest.
+The first kernel that a process must compile, or wait for, is announced by a line on stderr, except
+under pytest.
 
 This module is imported before any kernel is defined.
 """
@@ -28,6 +31,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +42,15 @@ from numba.core import caching, event
 
 from .isa import ISA
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 __all__ = ["FOLDER", "cache_folder", "delete_unused", "fingerprint"]
 
 PREFIX = "minires-"  # of the folders' names
+PATIENCE = 120.0  # seconds to wait at most for another process that compiles a function
 
 
 def fingerprint(sources: Path, isa: str) -> str:
@@ -103,28 +113,106 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-class _Announcement(event.Listener):
-    """Says once that kernels are being compiled, which a user would else take for a hang."""
+class _Turns(event.Listener):
+    """One process at a time compiles a function for this folder, and says so once."""
 
-    said = False
+    def __init__(self) -> None:
+        self._said = False
+        self._held: dict[str, int] = {}  # file names and descriptors
+
+    def load(self, cache: Any, load: Callable[[], Any]) -> Any:
+        """What the cache has for a function, once no other process is compiling it.
+
+        Where it has nothing, this process has the turn, until it saves.
+        """
+        found = load()
+        if found is None and _is_ours(cache._py_func) and self._take(_lock_path(cache)):
+            found = load()  # what another has saved meanwhile
+            if found is not None:
+                self._give_back(_lock_path(cache))
+        return found
+
+    def save(self, cache: Any, save: Callable[[], None]) -> None:
+        try:
+            save()
+        finally:
+            self._give_back(_lock_path(cache))
 
     def on_start(self, event: Any) -> None:
-        function = getattr(event.data["dispatcher"], "py_func", None)
-        ours = getattr(function, "__module__", "").startswith(f"{__package__}.")
-        if self.said or not ours:
-            return
-        self.said = True
+        if _is_ours(getattr(event.data["dispatcher"], "py_func", None)):
+            self._say()
+
+    def on_end(self, event: Any) -> None:
+        dispatcher = event.data["dispatcher"]
+        failed = tuple(event.data["args"]) not in getattr(dispatcher, "overloads", ())
+        if failed and _is_ours(getattr(dispatcher, "py_func", None)):  # there is nothing to save
+            self._give_back(_lock_path(dispatcher._cache))
+
+    def _take(self, path: str) -> bool:
+        """Lock the file, waiting for whoever has it; False where that cannot be done."""
+        if fcntl is None or path in self._held:
+            return False
+        until, taken = time.monotonic() + PATIENCE, False
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            self._held[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            while not taken and time.monotonic() < until:  # who has it may have been halted
+                taken = self._try_to_lock(path)
+        except OSError:  # a file system without locks
+            pass
+        finally:
+            if not taken:
+                self._give_back(path)
+        return taken
+
+    def _try_to_lock(self, path: str) -> bool:
+        assert fcntl is not None
+        try:
+            fcntl.flock(self._held[path], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._say()
+            time.sleep(0.02)
+            return False
+        return True
+
+    def _give_back(self, path: str) -> None:
+        if path in self._held:
+            os.close(self._held.pop(path))
+
+    def _say(self) -> None:
+        """A line that keeps a user from taking the wait for a hang."""
         tested = "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ
-        if sys.stderr is not None and not tested:
+        if not self._said and sys.stderr is not None and not tested:
             clear = "\r\033[K" if sys.stderr.isatty() else ""  # there may be a progress bar
             text = f"compiling kernels for {ISA.name} (once: up to a minute, kept in {FOLDER}) ..."
             print(f"{clear}minires: {text}", file=sys.stderr, flush=True)
+        self._said = True
 
-    def on_end(self, event: Any) -> None:
-        pass
+
+def _is_ours(function: Any) -> bool:
+    return getattr(function, "__module__", "").startswith(f"{__package__}.")
+
+
+def _lock_path(cache: Any) -> str:
+    file = getattr(cache, "_cache_file", None)  # a function may be without a cache
+    return "" if file is None else f"{file._index_path}.lock"
+
+
+def _compile_in_turns() -> None:
+    turns, original = _Turns(), (caching.Cache.load_overload, caching.Cache.save_overload)
+
+    def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
+        return turns.load(self, lambda: original[0](self, sig, target_context))
+
+    def save_overload(self: Any, sig: Any, data: Any) -> None:
+        turns.save(self, lambda: original[1](self, sig, data))
+
+    caching.Cache.load_overload = load_overload
+    caching.Cache.save_overload = save_overload
+    event.register("numba:compile", turns)
 
 
 FOLDER = cache_folder(PREFIX + fingerprint(Path(__file__).parent, ISA.name))
 _name_files_by_process()
 numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]
-event.register("numba:compile", _Announcement())
+_compile_in_turns()

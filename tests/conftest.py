@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads that wait leave the cores to the other workers
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numba
 import numpy as np
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 import minires.random
 from minires.backend import cuda_available
@@ -31,13 +34,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 settings.register_profile("minires", derandomize=True, deadline=None, database=None)
 settings.load_profile("minires")
+MOST = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # of `pytest -n`
+SHARE = max(1, MOST // WORKERS)  # threads of a worker, where a test doesn't ask for others
 pool.poison = True  # an element that a kernel forgets to write is NaN, not what lay there by luck
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """With `-m gpu`, or the whole suite on the device, CuPy runs on the stand-in device where there
-    is no GPU.
+    is no GPU. Workers side by side divide the cores.
     """
+    if WORKERS > 1:
+        set_threads(SHARE)
+        threadpool_limits(SHARE)  # BLAS; for as long as this process runs
     wanted = EVERYWHERE or (asks_for_gpu(config) and emulator.FLAVOUR == "plain")
     if wanted and not device.real_gpu() and (EVERYWHERE or not device.missing()):
         device.install()
@@ -108,7 +117,10 @@ def shared() -> Path:
 def child_env() -> dict[str, Any]:
     """The environment for a Python subprocess that imports minires as this process does."""
     paths = [p for p in sys.path if p] + [str(ROOT)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+    if WORKERS > 1:
+        env |= {"NUMBA_NUM_THREADS": str(SHARE), "OPENBLAS_NUM_THREADS": str(SHARE)}
+    return env
 
 
 @pytest.fixture
@@ -117,4 +129,12 @@ def one_thread() -> Iterator[None]:
     before = threads()
     set_threads(1)
     yield
+    set_threads(before)
+
+
+@pytest.fixture
+def thread_counts() -> Iterator[list[int]]:
+    """The numbers of threads to try with `set_threads`; afterwards it is what it was."""
+    before = threads()
+    yield [count for count in sorted({1, 2, MOST}) if count <= MOST]
     set_threads(before)

@@ -166,17 +166,22 @@ VALUES: list[tuple[Callable[[], Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "message"), RANKS_AND_SHAPES, ids=lambda v: str(v)[:40])
+def short(value: Any) -> str:
+    """A parameter's name in a test's."""
+    return value[:40] if isinstance(value, str) else value.__name__
+
+
+@pytest.mark.parametrize(("call", "message"), RANKS_AND_SHAPES, ids=short)
 def test_ranks_and_shapes(call: Callable[[], Any], message: str) -> None:
     raises(call, ShapeError, message)
 
 
-@pytest.mark.parametrize(("call", "message"), DTYPES, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("call", "message"), DTYPES, ids=short)
 def test_dtypes(call: Callable[[], Any], message: str) -> None:
     raises(call, DTypeError, message)
 
 
-@pytest.mark.parametrize(("call", "message"), VALUES, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("call", "message"), VALUES, ids=short)
 def test_values(call: Callable[[], Any], message: str) -> None:
     raises(call, ValueError, message)
 
@@ -211,7 +216,7 @@ EMPTY: list[tuple[Callable[[], Any], type[BaseException], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "message"), EMPTY, ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("call", "error", "message"), EMPTY, ids=short)
 def test_an_empty_batch(call: Callable[[], Any], error: Any, message: str) -> None:
     raises(call, error, message)
 

@@ -24,7 +24,7 @@ def why_no_suite(folder: Path = CHECKOUT) -> str | None:
     """Why the tests cannot run here; None when they can."""
     if not (folder / "tests" / "gpu").is_dir():
         return "an installed package has no tests: clone the repository for them"
-    if any(importlib.util.find_spec(name) is None for name in ("pytest", "hypothesis")):
+    if any(importlib.util.find_spec(name) is None for name in ("pytest", "xdist", "hypothesis")):
         return "pytest is missing: pip install -e '.[test]'"
     return None
 

@@ -75,9 +75,25 @@ print(sum(gather.stats.cache_hits.values()))
 """
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+FAIL = """
+import fcntl
+import numba
+from minires.kernels.compile_cache import FOLDER
+from minires.kernels.im2col import gather
+try:
+    gather(*"arguments")
+except numba.TypingError as error:
+    print(type(error).__name__)
+(lock,) = FOLDER.rglob("*.gather-*.lock")
+fcntl.flock(lock.open("w"), fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is still held
+"""
+
+compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+
+
+@compiled
 def test_processes_share_the_folder(tmp_path, child_env):
-    """Two processes begin with different types at a time; afterwards nothing is mixed up."""
+    """Two processes begin with different types at a time: each type is compiled once."""
     env = {**child_env, "NUMBA_CACHE_DIR": str(tmp_path)}
 
     def start(*dtypes: str) -> subprocess.Popen[str]:
@@ -89,11 +105,39 @@ def test_processes_share_the_folder(tmp_path, child_env):
         child.communicate()
         assert child.returncode == 0
     last = start("float32", "float64")
-    assert last.communicate()[0] in ("1\n", "2\n")  # one entry may have been overwritten
+    found = last.communicate()[0]
     assert last.returncode == 0
+    if compile_cache.fcntl is None:
+        assert found in ("1\n", "2\n")  # one entry may have been overwritten
+    else:
+        assert found == "2\n"
+        assert len([*tmp_path.rglob("*.gather-*.nbc")]) == 2
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@compiled
+@pytest.mark.skipif(compile_cache.fcntl is None, reason="there are no such locks")
+def test_nobody_waits_for_ever(tmp_path, child_env):
+    """For a process that was halted while it compiled; and one that failed is not waited for."""
+    patient = "from minires.kernels import compile_cache\ncompile_cache.PATIENCE = 0.5\n"
+    env = {**child_env, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run(code: str) -> str:
+        command = [sys.executable, "-c", code, "float32"]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+    assert run(FAIL) == "TypingError\n"
+    assert run(COMPILE) == "0\n"
+    (lock,) = tmp_path.rglob("*.gather-*.lock")
+    assert run(COMPILE) == "1\n"
+    for path in tmp_path.rglob("*.gather-*.nb*"):
+        path.unlink()
+    with lock.open("w") as held:
+        compile_cache.fcntl.flock(held, compile_cache.fcntl.LOCK_EX)
+        assert run(patient + COMPILE) == "0\n"
+    assert run(COMPILE) == "1\n"
+
+
+@compiled
 def test_compilation_is_announced_once(tmp_path, child_env):
     """One line from a cold cache however much is compiled, none from a warm one or in a test."""
     env = {**child_env, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -150,7 +194,7 @@ def closed_over(function: Any) -> tuple[Any, ...]:
     return tuple(value for value in cells if isinstance(value, int | tuple | str))
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@compiled
 def test_no_two_compiled_functions_have_one_name():
     """Code from the cache and code compiled now are linked by names: one name, one code."""
     found: dict[tuple[str, str], set[tuple[Any, ...]]] = {}

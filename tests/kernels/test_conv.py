@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from minires.kernels import chunked, conv, parallel
 from minires.kernels.dispatch import ran, reference
 from minires.kernels.im2col import col2im, im2col, output_size
-from minires.kernels.memory import set_threads, threads
+from minires.kernels.memory import set_threads
 from tests import tolerances
 from tests.gpu.everywhere import TWIN
 
@@ -111,19 +111,20 @@ PARAMS = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 7])
-def test_many_chunks_and_any_number_of_threads_give_the_same_bits(rng, monkeypatch, images):
+def test_many_chunks_and_any_number_of_threads_give_the_same_bits(
+    rng, thread_counts, monkeypatch, images
+):
     monkeypatch.setattr(conv, "choose_convolution", lambda *_: "im2col")
     monkeypatch.setattr(chunked, "CHUNK", 1)  # every image is a chunk of its own
     x = rng.standard_normal((images, 6, 5, 3)).astype(np.float32)
     w = rng.standard_normal((3, 3, 3, 4)).astype(np.float32)
-    before, results = threads(), []
-    for count in sorted({1, before}):
+    results = []
+    for count in thread_counts:
         set_threads(count)
         y = conv.conv2d(x, w, **PARAMS)
         dx = conv.conv2d_input_gradient(y, w, size=(6, 5), **PARAMS)
         dw = conv.conv2d_weight_gradient(x, y, window=(3, 3), **PARAMS)
         results.append((y.tobytes(), dx.tobytes(), dw.tobytes()))
-    set_threads(before)
     assert len(set(results)) == 1
     with reference():
         np.testing.assert_allclose(y, conv.conv2d(x, w, **PARAMS), rtol=0, atol=1e-5)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from minires.kernels import chunked, conv, direct, winograd
 from minires.kernels.dispatch import ran, reference
 from minires.kernels.isa import ISA
-from minires.kernels.memory import set_threads, threads
+from minires.kernels.memory import set_threads
 from tests import tolerances
 
 __all__: list[str] = []
@@ -93,16 +93,15 @@ def test_whole_vectors_and_tiles(rng, plan, k, parts):
 
 @plans
 @pytest.mark.parametrize(("size", "k"), [((13, 13), 70), ((12, 12), 64)])
-def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, plan, size, k):
+def test_any_number_of_threads_gives_the_same_bits(rng, thread_counts, monkeypatch, plan, size, k):
     arrays = draw(rng, 5, *size, 20, k)
-    before, results = threads(), []
-    for count in sorted({1, before}):
+    results = []
+    for count in thread_counts:
         set_threads(count)
         results.append(run(plan, *arrays, relu=True).tobytes())
     for count, module in product((2, 3, 7, 16), (winograd, direct)):
         monkeypatch.setattr(module, "threads", lambda count=count: count)
         results.append(run(plan, *arrays, relu=True).tobytes())
-    set_threads(before)
     assert len(set(results)) == 1
 
 
@@ -194,15 +193,14 @@ def test_an_input_gradient_with_a_stride_adds_to_a_total(rng, plan):
 
 
 @plans
-def test_threads_do_not_change_a_total(rng, plan):
+def test_threads_do_not_change_a_total(rng, thread_counts, plan):
     total, w, _, g = draw(rng, 3, 17, 14, 40, 20)
-    before, results = threads(), set()
+    results = set()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "choose_convolution", lambda *_: plan)
-        for count in sorted({1, before}):
+        for count in thread_counts:
             set_threads(count)
             part, params = strided(plan, g)
             dx = conv.conv2d_input_gradient(part, w, total, size=total.shape[1:3], **params)
             results.add(dx.tobytes())
-    set_threads(before)
     assert len(results) == 1

@@ -6,13 +6,12 @@ import itertools
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
 from minires.kernels import optim
 from minires.kernels.dispatch import KERNELS, ran, reference
-from minires.kernels.memory import set_threads, threads
+from minires.kernels.memory import set_threads
 from tests import tolerances
 
 __all__: list[str] = []
@@ -24,14 +23,6 @@ IN_PLACE = [
     for number, case in enumerate(KERNELS[name].cases)
 ]
 STEP = {"lr": 0.1, "momentum": 0.9, "dampening": 0.0, "weight_decay": 0.01, "nesterov": False}
-
-
-@pytest.fixture
-def every_thread_count():
-    """Yields the thread counts to try and sets the old one back."""
-    before = threads()
-    yield sorted({1, 2, numba.config.NUMBA_NUM_THREADS} & {*range(1, before + 1)})
-    set_threads(before)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -104,10 +95,10 @@ def test_first_step_does_not_read_the_momentum():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 37, optim.CHUNK, optim.CHUNK + 1, 5 * optim.CHUNK - 3])
-def test_squared_norm_is_the_same_for_any_number_of_threads(rng, every_thread_count, dtype, size):
+def test_squared_norm_is_the_same_for_any_number_of_threads(rng, thread_counts, dtype, size):
     g = rng.standard_normal(size).astype(dtype)
     found = set()
-    for count, _ in itertools.product(every_thread_count, range(3)):
+    for count, _ in itertools.product(thread_counts, range(3)):
         set_threads(count)
         found.add(optim.squared_norm(g))
     assert len(found) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from minires.kernels.dispatch import KERNELS, ran
 from minires.kernels.isa import ISA
-from minires.kernels.memory import set_threads, threads
+from minires.kernels.memory import set_threads
 from minires.kernels.strided import write_part
 from tests.gpu.everywhere import EVERYWHERE
 
@@ -19,14 +19,6 @@ __all__: list[str] = []
 COMPILED = ISA.width and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 TWIN = "cpu" if COMPILED and not EVERYWHERE else "reference"  # CuPy has one launch for it
 adding = pytest.mark.parametrize("add", [False, True])
-
-
-@pytest.fixture
-def every_thread_count():
-    """Yields the thread counts to try and sets the old one back."""
-    before = threads()
-    yield range(1, before + 1)
-    set_threads(before)
 
 
 def check(whole: np.ndarray, index: Any, part: np.ndarray, add: bool, which: str = TWIN) -> None:
@@ -57,9 +49,9 @@ def test_any_rank_and_stride(rng, rank, add):
 
 
 @adding
-def test_any_number_of_threads(rng, every_thread_count, add):
+def test_any_number_of_threads(rng, thread_counts, add):
     part = rng.standard_normal((3, 5, 4, 6)).astype(np.float32)
-    for count in every_thread_count:
+    for count in thread_counts:
         set_threads(count)
         for images in (1, 2, 3):
             whole = rng.standard_normal((images, 9, 8, 10)).astype(np.float32)

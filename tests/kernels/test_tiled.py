@@ -14,7 +14,7 @@ from llvmlite import binding as llvm
 from minires.kernels import amx, bf16, conv, tiled
 from minires.kernels.dispatch import ran, reference
 from minires.kernels.im2col import output_size
-from minires.kernels.memory import set_threads, threads
+from minires.kernels.memory import set_threads
 from minires.kernels.precision import operands
 from tests import tolerances
 from tests.kernels.test_bf16 import at, halves
@@ -118,11 +118,13 @@ def test_deep_sums(rng, c):
 @needs_unit
 @pytest.mark.parametrize(("c", "k", "window"), [(16, 16, 1), (20, 70, 3), (64, 144, 1)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_any_number_of_threads_gives_the_same_bits(rng, monkeypatch, c, k, window, stride):
+def test_any_number_of_threads_gives_the_same_bits(
+    rng, thread_counts, monkeypatch, c, k, window, stride
+):
     """The work is cut for so many threads; with at least two of them it also runs on two."""
     case = drawn(rng, (9, 13, 13, c), (window, window, c, k), stride=(stride, stride))
-    before, results = threads(), []
-    for count in sorted({1, before}):
+    results = []
+    for count in thread_counts:
         set_threads(count)
         results.append(b"".join(a.tobytes() for a in all_three(*case)))
     for count in (2, 3, 7, 16):

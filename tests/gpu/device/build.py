@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,7 +55,9 @@ def _text_file(name: str, text: str) -> Path:
     """A text file beside the compiled libraries."""
     file = build_cache() / f"{name}.map"
     if not file.exists() or file.read_text() != text:
-        file.write_text(text)
+        with tempfile.NamedTemporaryFile("w", dir=build_cache(), delete=False) as made:
+            made.write(text)
+        os.replace(made.name, file)  # whole or not at all
     return file
 
 
