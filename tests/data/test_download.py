@@ -213,17 +213,20 @@ def entry(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
     return info
 
 
-@pytest.mark.parametrize("raw", [
-    tar({"../outside": b"x"}),
-    tar({"folder/../../outside": b"x"}),
-    tar({}, entry("link", tarfile.SYMTYPE, "/etc")),
-    tar({}, entry("link", tarfile.SYMTYPE, "../outside")),
-    tar({}, entry("link", tarfile.LNKTYPE, "../outside")),
-    tar({}, entry("device", tarfile.CHRTYPE)),
-    tar({"folder/a": b"1" * 9999})[:60],
-    b"no tar at all",
-    b"",
-])  # fmt: skip
+BAD = {
+    "outside": tar({"../outside": b"x"}),
+    "outside through a folder": tar({"folder/../../outside": b"x"}),
+    "link to a folder": tar({}, entry("link", tarfile.SYMTYPE, "/etc")),
+    "link outside": tar({}, entry("link", tarfile.SYMTYPE, "../outside")),
+    "hard link": tar({}, entry("link", tarfile.LNKTYPE, "../outside")),
+    "device": tar({}, entry("device", tarfile.CHRTYPE)),
+    "cut off": tar({"folder/a": b"1" * 9999})[:60],
+    "no tar": b"no tar at all",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("raw", BAD.values(), ids=BAD)
 def test_malicious_and_damaged_archives_leave_nothing(raw: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
