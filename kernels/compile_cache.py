@@ -47,9 +47,18 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["FOLDER", "cache_folder", "delete_unused", "fingerprint"]
+__all__ = [
+    "FOLDER",
+    "at_first",
+    "cache_folder",
+    "delete_unused",
+    "fingerprint",
+    "turns",
+    "under_test",
+]
 
 PREFIX = "minires-"  # of the folders' names
+at_first: list[Callable[[], None]] = []  # called when a process must compile its first kernel
 PATIENCE = 120.0  # seconds to wait at most for another process that compiles a function
 
 
@@ -113,12 +122,13 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
-class _Turns(event.Listener):
+class Turns(event.Listener):
     """One process at a time compiles a function for this folder, and says so once."""
 
     def __init__(self) -> None:
         self._said = False
         self._held: dict[str, int] = {}  # file names and descriptors
+        self._depth, self._ended = 0, time.monotonic()
 
     def load(self, cache: Any, load: Callable[[], Any]) -> Any:
         """What the cache has for a function, once no other process is compiling it.
@@ -139,14 +149,22 @@ class _Turns(event.Listener):
             self._give_back(_lock_path(cache))
 
     def on_start(self, event: Any) -> None:
+        self._depth += 1
         if _is_ours(getattr(event.data["dispatcher"], "py_func", None)):
             self._say()
+            while at_first:
+                at_first.pop()()
 
     def on_end(self, event: Any) -> None:
+        self._depth, self._ended = self._depth - 1, time.monotonic()
         dispatcher = event.data["dispatcher"]
         failed = tuple(event.data["args"]) not in getattr(dispatcher, "overloads", ())
         if failed and _is_ours(getattr(dispatcher, "py_func", None)):  # there is nothing to save
             self._give_back(_lock_path(dispatcher._cache))
+
+    def idle_seconds(self) -> float:
+        """For how long this process has compiled nothing."""
+        return 0.0 if self._depth else time.monotonic() - self._ended
 
     def _take(self, path: str) -> bool:
         """Lock the file, waiting for whoever has it; False where that cannot be done."""
@@ -172,6 +190,7 @@ class _Turns(event.Listener):
         except BlockingIOError:
             self._say()
             time.sleep(0.02)
+            self._ended = time.monotonic()
             return False
         return True
 
@@ -181,12 +200,16 @@ class _Turns(event.Listener):
 
     def _say(self) -> None:
         """A line that keeps a user from taking the wait for a hang."""
-        tested = "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ
-        if not self._said and sys.stderr is not None and not tested:
+        if not self._said and sys.stderr is not None and not under_test():
             clear = "\r\033[K" if sys.stderr.isatty() else ""  # there may be a progress bar
             text = f"compiling kernels for {ISA.name} (once: up to a minute, kept in {FOLDER}) ..."
             print(f"{clear}minires: {text}", file=sys.stderr, flush=True)
         self._said = True
+
+
+def under_test() -> bool:
+    """Whether this is pytest, or a process that a test started."""
+    return "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ
 
 
 def _is_ours(function: Any) -> bool:
@@ -199,19 +222,20 @@ def _lock_path(cache: Any) -> str:
 
 
 def _compile_in_turns() -> None:
-    turns, original = _Turns(), (caching.Cache.load_overload, caching.Cache.save_overload)
+    load, save = caching.Cache.load_overload, caching.Cache.save_overload
 
     def load_overload(self: Any, sig: Any, target_context: Any) -> Any:
-        return turns.load(self, lambda: original[0](self, sig, target_context))
+        return turns.load(self, lambda: load(self, sig, target_context))
 
     def save_overload(self: Any, sig: Any, data: Any) -> None:
-        turns.save(self, lambda: original[1](self, sig, data))
+        turns.save(self, lambda: save(self, sig, data))
 
     caching.Cache.load_overload = load_overload
     caching.Cache.save_overload = save_overload
     event.register("numba:compile", turns)
 
 
+turns = Turns()
 FOLDER = cache_folder(PREFIX + fingerprint(Path(__file__).parent, ISA.name))
 _name_files_by_process()
 numba.config.CACHE_DIR = str(FOLDER)  # type: ignore[attr-defined]

@@ -9,11 +9,12 @@ derivatives; networks are in `models`, their parts in `nn`, and `minires.train` 
 behind the `minires` command.
 """
 
-from . import data, errors, functional, models, nn, optim, weights
+from . import ahead, data, errors, functional, models, nn, optim, weights
 from .autograd import detect_anomaly, enable_grad, is_grad_enabled, no_grad
 from .backend import cuda_available, precision
 from .checking import gradcheck
 from .graph import graph
+from .kernels.compile_cache import at_first
 from .kernels.memory import set_threads, threads
 from .random import manual_seed
 from .tensor import Tensor, tensor
@@ -42,3 +43,5 @@ __all__ = [
     "threads",
     "weights",
 ]
+
+at_first.append(ahead.begin)

@@ -24,8 +24,8 @@ FILES = [p for folder in ("kernels", "minires") for p in sorted((ROOT / folder).
 # the array code may be called from here; everything else composes differentiable ops
 CALLERS = ("backend", "random", "graph", "functional", "optim", "data")
 TOOLS = {
-    *("kernels.isa", "kernels.cases", "kernels.dispatch", "kernels.memory", "kernels.random"),
-    *("kernels.im2col", "kernels.plan"),
+    *("kernels.isa", "kernels.compile_cache", "kernels.cases", "kernels.dispatch"),
+    *("kernels.memory", "kernels.random", "kernels.im2col", "kernels.plan"),
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import ahead
 from ..data import (
     Augment,
     Copies,
@@ -110,10 +111,11 @@ class Sets:
 
     def cpu_seconds(self) -> tuple[float, float]:
         """CPU time of decoding pictures, and of everything, so far."""
+        here = time.process_time() + ahead.cpu_seconds()
         if self.reader is None:
-            return 0.0, time.process_time()
+            return 0.0, here
         elsewhere = self.reader.seconds if self.reader.workers else 0.0
-        return self.reader.seconds, time.process_time() + elsewhere
+        return self.reader.seconds, here + elsewhere
 
     def decode_share(self, before: tuple[float, float]) -> dict[str, float]:
         """What decoding took of the CPU time since `before`, for timing.jsonl; {} without files."""

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from .. import ahead
 from ..data import prefetch
 from ..errors import DataError, NonFiniteError, PictureError
 from .config import TrainConfig
@@ -98,7 +99,7 @@ class Trainer:
         self, config: TrainConfig, folder: RunFolder, sets: Sets | None, watch: Watch | None
     ) -> None:
         self.config, self.folder, self.watch = config, folder, watch or Watch()
-        self._counted = time.process_time()  # CPU seconds that the position knows of
+        self._counted = time.process_time() + ahead.cpu_seconds()  # that the position knows of
         self.device = choose_device(config.device)
         set_threads(config.threads)
         self.sets = sets or load_sets(config)

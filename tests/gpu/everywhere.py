@@ -55,6 +55,7 @@ ELSEWHERE = {
     "test_other_memory_orders": "what is moved to the device is contiguous there",
     "test_what_does_not_fit_is_refused": "there a wrong index makes its image NaN",
     "tests/benchmarks/": "measures the CPU",
+    "tests/test_ahead.py": "about the CPU's compiler",
     "tests/test_memory.py": "in processes of their own, which compute on the CPU",
     "tests/test_packaging.py": "in processes of their own, which compute on the CPU",
     "test_the_command_prints_json": "in a process of its own, which computes on the CPU",
