@@ -53,6 +53,8 @@ def begin() -> None:
     wanted = os.environ.get("MINIRES_AHEAD", "1") != "0" and is_grad_enabled()
     if not wanted or cores < 2 or compile_cache.fcntl is None or compile_cache.under_test():
         return
+    if not Path(sys.executable or "").name.startswith("python"):  # a program that embeds it
+        return
     paths = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")
     env = {**os.environ, "MINIRES_AHEAD": "0", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     quiet = subprocess.DEVNULL

@@ -43,7 +43,9 @@ def test_it_is_this_module_and_training_goes_on_without_it(started):
     assert started == [[sys.executable, "-P", "-c", "from minires.ahead import main; main()"]]
 
 
-@pytest.mark.parametrize("why", ["test", "one core", "no locks", "variable", "no gradients"])
+@pytest.mark.parametrize(
+    "why", ["test", "one core", "no locks", "embedded", "variable", "no gradients"]
+)
 def test_there_is_none(started, monkeypatch, why):
     if why == "test":
         monkeypatch.setattr(compile_cache, "under_test", lambda: True)
@@ -51,6 +53,8 @@ def test_there_is_none(started, monkeypatch, why):
         monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 1)
     if why == "no locks":
         monkeypatch.setattr(compile_cache, "fcntl", None)
+    if why == "embedded":
+        monkeypatch.setattr(sys, "executable", "/usr/bin/blender")
     if why == "variable":
         monkeypatch.setenv("MINIRES_AHEAD", "0")
     with mr.enable_grad(), mr.no_grad() if why == "no gradients" else mr.enable_grad():
