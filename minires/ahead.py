@@ -75,7 +75,10 @@ def _watch(child: subprocess.Popen[bytes]) -> None:
         time.sleep(POLL)
         if compile_cache.turns.idle_seconds() > IDLE:
             _end(child)
-        pid, _, usage = os.wait4(child.pid, os.WNOHANG)
+        try:
+            pid, _, usage = os.wait4(child.pid, os.WNOHANG)
+        except ChildProcessError:  # where SIGCHLD is ignored the system has waited
+            return
     child.returncode = 0
     _seconds = usage.ru_utime + usage.ru_stime
 
