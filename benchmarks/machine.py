@@ -11,7 +11,7 @@ import minires as mr
 from minires.kernels.isa import ISA
 from minires.kernels.memory import threads
 
-__all__ = ["HOLDS", "cpu_name", "describe", "peak_memory"]
+__all__ = ["HOLDS", "compile_alone", "cpu_name", "describe", "peak_memory"]
 
 # environment variables that hold an engine's vector instructions down
 HOLDS = ("MINIRES_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -40,6 +40,11 @@ def describe() -> dict[str, Any]:
         "minires_version": mr.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def compile_alone() -> None:
+    """Start no second process that compiles: nothing is to run beside what is measured."""
+    os.environ["MINIRES_AHEAD"] = "0"
 
 
 def peak_memory() -> float:

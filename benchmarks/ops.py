@@ -25,7 +25,7 @@ import numpy as np
 
 import minires as mr
 
-from .machine import describe
+from .machine import compile_alone, describe
 from .peak import peak
 from .step import MODELS
 from .works import Work, works
@@ -118,6 +118,7 @@ def table_line(row: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
+    compile_alone()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ops", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", choices=MODELS, default="resnet18")

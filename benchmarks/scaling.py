@@ -29,7 +29,7 @@ import minires as mr
 from minires import models
 from minires.train import describe_plan
 
-from .machine import describe
+from .machine import compile_alone, describe
 from .peak import fixed_product
 from .step import batch, our_step
 
@@ -145,6 +145,7 @@ SERIES: dict[str, Callable[..., dict[str, Any]]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
+    compile_alone()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("series", nargs="*", metavar="SERIES", help="of the four; all by default")

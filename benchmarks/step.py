@@ -34,7 +34,7 @@ import minires.functional as F
 from minires import models, optim
 from minires.backend import resolve_precision
 
-from .machine import describe, peak_memory
+from .machine import compile_alone, describe, peak_memory
 from .rivals import SGD, VARIANTS, Step, rival_step, rival_version
 
 __all__ = ["MODELS", "batch", "main", "measure", "our_step", "speed"]
@@ -184,6 +184,7 @@ def refuse(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
+    compile_alone()
     given = _options().parse_args(argv)
     mr.set_threads(given.threads)
     try:
