@@ -78,9 +78,9 @@ def _watch(child: subprocess.Popen[bytes]) -> None:
         try:
             pid, _, usage = os.wait4(child.pid, os.WNOHANG)
         except ChildProcessError:  # where SIGCHLD is ignored the system has waited
-            return
+            break
+        _seconds = usage.ru_utime + usage.ru_stime  # 0 before its end
     child.returncode = 0
-    _seconds = usage.ru_utime + usage.ru_stime
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
