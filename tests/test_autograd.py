@@ -297,7 +297,7 @@ def test_a_long_chain_is_fast_and_shallow():
         )
     finally:
         gc.unfreeze()
-    assert long < 60 * plain
+    assert long < 40 * plain
     assert long < 10 * 4 * tenth
     assert x.grad.tolist() == [4]
 
