@@ -31,6 +31,7 @@ from .im2col import Pair
 from .memory import address, empty, threads, workspace
 from .norm import fills_vectors, join_rows, normalise_gradient, streams
 from .plan import choose_convolution
+from .tasks import runs, share_runs
 from .winograd import backward_shape, chunk_sizes, forward_shape, gradient_sizes, is_deep
 from .winograd_tiles import Shape
 
@@ -147,7 +148,8 @@ def _conv_norm_gradient_cpu(
     sums, table = np.empty((2, s.k), z.dtype), np.empty((6, width), z.dtype)
     norm_loops.sum_gradient(
         *(address(g), address(z), s.n * rows, width, gamma, beta, mean, var, float(eps)),
-        *(relu and y is None, bool(from_batch), signs, written, sums, table, streams(z, written)),
+        *(relu and y is None, bool(from_batch), signs, written, sums, table),
+        *(streams(z, written), workers),
     )
     with (
         workspace((workers, images, *z.shape[1:]), z.dtype) as dz,
@@ -175,11 +177,14 @@ def _gradients(
     """
     image, blocks = 4 * s.p * s.q * s.k, (s.k + winograd_loops.BLOCK - 1) // winograd_loops.BLOCK
     winograd_loops.transform_weights(back, w, u, True, scratch, workers)
+    longest = (s.n + parts - 1) // parts
+    left = share_runs(parts, (longest + images - 1) // images)
     for worker in numba.prange(workers):
         place = scratch + worker * worker_bytes
-        for part in range(worker * parts // workers, (worker + 1) * parts // workers):
+        for part, chunk, last_chunk in runs(left, workers):
             begin, end = part * s.n // parts, (part + 1) * s.n // parts
-            for first in range(begin, end, images):
+            end = min(begin + last_chunk * images, end)
+            for first in range(begin + chunk * images, end, images):
                 last = min(first + images, end)
                 here = dz + worker * images * image - first * image  # where dz would begin
                 norm_loops.write_gradient(g, z, first * rows, last * rows, table, here, False)

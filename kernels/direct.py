@@ -183,19 +183,20 @@ def convolve_weight_gradient(
     k = round_up(s.k, WIDTH)
     numbers = s.groups * depth * k
     parts = min(SUMS if numbers < LARGE else LARGE_SUMS, count)
-    divisions = min(-(-threads() // parts), s.groups * -(-k // BLOCK))
+    workers = threads()
+    divisions = min(-(-workers // parts), s.groups * -(-k // BLOCK))
     pixels = PIXELS if numbers < LARGE else MANY_PIXELS
     row = row_length(depth)
     size = round_up(pixels * (row + BLOCK), 16)
     direct = is_pointwise(s) and s.c % CHANNELS == 0 and x.shape[3] % PAGE != 0
     with (
         workspace((parts, numbers), x.dtype) as sums,
-        workspace((parts * divisions, size), x.dtype) as scratch,
+        workspace((workers, size), x.dtype) as scratch,
     ):
         places = address(x), address(g), address(sums), address(scratch), 4 * size, 4 * row
         pairs = uses_bf16(x.dtype)
-        loops.sum_weight_gradient(s, direct, pairs, *places, parts, divisions, pixels)
-        loops.finish_weight_gradient(s, address(sums), address(bundled), parts, threads())
+        loops.sum_weight_gradient(s, direct, pairs, *places, parts, divisions, pixels, workers)
+        loops.finish_weight_gradient(s, address(sums), address(bundled), parts, workers)
     if groups == 1:
         return bundled[0]
     dw = empty(shape, x.dtype)

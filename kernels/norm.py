@@ -27,7 +27,7 @@ from . import norm_cuda
 from . import norm_loops as loops
 from .cases import Case, permuted_view, positive
 from .dispatch import array_module, kernel
-from .memory import address, empty
+from .memory import address, empty, threads
 from .simd import STREAM
 
 __all__ = ["fills_vectors", "join_rows", "line", "normalise", "normalise_batch"]
@@ -211,7 +211,7 @@ def _normalise_cpu(x, scale, shift, residual=None, *, relu):
     table[loops.FLOOR] = 0 if relu else -np.inf
     residual = None if residual is None else np.ascontiguousarray(residual)
     added, to = 0 if residual is None else address(residual), address(y)
-    loops.normalise(address(x), count, table, added, to, streams(x, to))
+    loops.normalise(address(x), count, table, added, to, streams(x, to), threads())
     return y
 
 
@@ -235,7 +235,7 @@ def _normalise_batch_cpu(
     rows = x.size // x.shape[-1]
     loops.normalise_batch(
         *(address(x), *join_rows(rows, x.shape[-1]), gamma, beta, float(eps), bool(relu), moments),
-        *(added, to, streams(x, to)),
+        *(added, to, streams(x, to), threads()),
     )
     mean, var = moments
     if running_mean is not None:
@@ -255,7 +255,7 @@ def _normalise_gradient_cpu(g, x, gamma, beta, mean, var, y=None, *, relu, from_
     loops.normalise_gradient(
         *(address(g), address(x), *join_rows(x.size // x.shape[-1], x.shape[-1])),
         *(gamma, beta, mean, var, float(eps), gated, bool(from_batch), signs, written),
-        *(sums, to, streams(x, to, written)),
+        *(sums, to, streams(x, to, written), threads()),
     )
     dbeta, dgamma = sums
     return dx, dgamma, dbeta, masked

@@ -5,8 +5,8 @@ so a vector `table` holds each channel's numbers several times. Every pass waits
 counts is how often it reads and writes, and that large outputs are written past the cache (which
 saves a third of their traffic, because a line need not be read before).
 
-A pass goes over PARTS row ranges, whatever the number of threads, and what they found is added in
-float64 in a fixed order.
+A pass that sums goes over PARTS row ranges, whatever the number of threads, and what they found is
+added in float64 in a fixed order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from .isa import ISA
 from .simd import copy_vector, finish_streams, vector_function
+from .tasks import share, tasks
 
 __all__ = [
     "FLOOR",
@@ -29,7 +30,8 @@ __all__ = [
     "write_gradient",
 ]
 
-PARTS = 16  # row ranges
+PARTS = 16  # row ranges, each with its sums
+PIECES = 64  # row ranges without sums
 ROWS = 64  # rows that are summed in float32 before float64 takes over
 WIDTH = ISA.width or 4  # channels in a vector
 
@@ -172,11 +174,13 @@ def _part_outputs(x, low, high, table, residual, y, stream):
 
 
 @numba.njit(cache=True, parallel=True)
-def normalise(x, count, table, residual, y, stream):
+def normalise(x, count, table, residual, y, stream, workers):
     """y = max(x · scale + shift (+ residual), floor) for `count` rows; residual may be 0."""
-    for t in numba.prange(PARTS):
-        low, high = t * count // PARTS, (t + 1) * count // PARTS
-        _part_outputs(x, low, high, table, residual, y, stream)
+    left = share(PIECES, workers)
+    for worker in numba.prange(workers):
+        for t in tasks(left, worker):
+            low, high = t * count // PIECES, (t + 1) * count // PIECES
+            _part_outputs(x, low, high, table, residual, y, stream)
 
 
 @numba.njit(nogil=True)
@@ -195,18 +199,18 @@ def _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table):
 
 @numba.njit(cache=True, parallel=True)
 def normalise_batch(
-    x, count, width, gamma, beta, eps, relu, moments, residual, y, stream
+    x, count, width, gamma, beta, eps, relu, moments, residual, y, stream, workers
 ):  # fmt: skip
     """The same by the batch's own mean and variance, which go to moments (2, c), for `count` rows
     of `width` numbers.
     """
     parts, table = _zeros(2, width), np.empty((3, width), np.float32)
-    for t in numba.prange(PARTS):
-        _part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
+    left = share(PARTS, workers)
+    for worker in numba.prange(workers):
+        for t in tasks(left, worker):
+            _part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
     _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table)
-    for t in numba.prange(PARTS):
-        low, high = t * count // PARTS, (t + 1) * count // PARTS
-        _part_outputs(x, low, high, table, residual, y, stream)
+    normalise(x, count, table, residual, y, stream, workers)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -289,16 +293,18 @@ def _prepare_gradient(gamma, beta, mean, var, eps, gated, table):
 @numba.njit(cache=True, parallel=True)
 def sum_gradient(
     g, x, count, width, gamma, beta, mean, var, eps,
-    gated, from_batch, y, masked, sums, table, stream,
+    gated, from_batch, y, masked, sums, table, stream, workers,
 ):  # fmt: skip
     """The first pass: sums (2, c) = dbeta, dgamma and a table (6, width) for the second; where y is
     not 0, masked = g where y > 0.
     """
     parts = _zeros(2, width)
     _prepare_gradient(gamma, beta, mean, var, eps, gated, table)
-    for t in numba.prange(PARTS):
-        low, high = t * count // PARTS, (t + 1) * count // PARTS
-        _part_sums(g, x, low, high, table, y, masked, stream, parts[t])
+    left = share(PARTS, workers)
+    for worker in numba.prange(workers):
+        for t in tasks(left, worker):
+            low, high = t * count // PARTS, (t + 1) * count // PARTS
+            _part_sums(g, x, low, high, table, y, masked, stream, parts[t])
     rows = count * (width // mean.size)
     _set_coefficients(gamma, mean, var, eps, parts, rows, from_batch, sums, table)
 
@@ -306,15 +312,17 @@ def sum_gradient(
 @numba.njit(cache=True, parallel=True)
 def normalise_gradient(
     g, x, count, width, gamma, beta, mean, var, eps,
-    gated, from_batch, y, masked, sums, dx, stream,
+    gated, from_batch, y, masked, sums, dx, stream, workers,
 ):  # fmt: skip
     """dx and sums (2, c) = dbeta, dgamma; where y is not 0, masked = g where y > 0."""
     table = np.empty((6, width), np.float32)
     sum_gradient(
         g, x, count, width, gamma, beta, mean, var, eps,
-        gated, from_batch, y, masked, sums, table, stream,
+        gated, from_batch, y, masked, sums, table, stream, workers,
     )  # fmt: skip
     upstream = masked if y else g
-    for t in numba.prange(PARTS):
-        low, high = t * count // PARTS, (t + 1) * count // PARTS
-        write_gradient(upstream, x, low, high, table, dx, stream)
+    left = share(PIECES, workers)
+    for worker in numba.prange(workers):
+        for t in tasks(left, worker):
+            low, high = t * count // PIECES, (t + 1) * count // PIECES
+            write_gradient(upstream, x, low, high, table, dx, stream)

@@ -33,9 +33,11 @@ __all__ = [
     "LINE",
     "STREAM",
     "Lanes",
+    "add_at",
     "add_vectors",
     "clear_vector",
     "copy_vector",
+    "exchange_at",
     "finish_streams",
     "float_of_bits",
     "read_address",
@@ -269,6 +271,30 @@ def read_address(_, place):
         return builder.load(builder.inttoptr(arguments[0], INT64.as_pointer()), align=8)
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def add_at(_, place, value):
+    """Add to the int64 at an address, in one step for all threads; returns what was there."""
+
+    def generate(context, builder, signature, arguments):
+        place, value = arguments
+        place = builder.inttoptr(place, INT64.as_pointer())
+        return builder.atomic_rmw("add", place, value, "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def exchange_at(_, place, value):
+    """Replace the int64 at an address, in one step for all threads; returns what was there."""
+
+    def generate(context, builder, signature, arguments):
+        place, value = arguments
+        place = builder.inttoptr(place, INT64.as_pointer())
+        return builder.atomic_rmw("xchg", place, value, "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic

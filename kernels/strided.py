@@ -16,6 +16,7 @@ from .dispatch import kernel
 from .isa import ISA
 from .memory import threads
 from .simd import add_vectors, copy_vector, vector_function
+from .tasks import share, tasks
 
 __all__ = ["write_part"]
 
@@ -75,10 +76,10 @@ def _write_row(to, part, count, add):
 
 @numba.njit(cache=True, parallel=True)
 def _write_rows(to, part, sizes, to_strides, part_strides, add, workers):
-    """Both arrays as (a, b, c, count): a worker takes some of the a·b planes."""
-    planes = sizes[0] * sizes[1]
+    """Both arrays as (a, b, c, count): a task is one of the a·b planes."""
+    left = share(sizes[0] * sizes[1], workers)
     for worker in numba.prange(workers):
-        for plane in range(worker * planes // workers, (worker + 1) * planes // workers):
+        for plane in tasks(left, worker):
             i, j = plane // sizes[1], plane % sizes[1]
             row = to + i * to_strides[0] + j * to_strides[1]
             source = part + i * part_strides[0] + j * part_strides[1]

@@ -23,8 +23,10 @@ import numba
 
 from .microkernel import round_up, row_length
 from .simd import write_float
+from .tasks import chunks, share, tasks
 from .winograd_loops import (
     BLOCK,
+    TILES,
     block_width,
     convolve_block,
     fence,
@@ -52,18 +54,18 @@ def transform_tiles(s, x, g, v, v_plane, m, m_plane, scratch, worker_bytes, work
     Each worker's scratch: tables, a row of zeros (the larger of c and k). This is a function of its
     own because Numba would make one loop of two that follow each other.
     """
-    count, width = tile_count(s), max(round_up(s.c, CHANNELS), round_up(s.k, WIDTH))
+    width, left = max(round_up(s.c, CHANNELS), round_up(s.k, WIDTH)), share(tile_count(s), workers)
     for worker in numba.prange(workers):
         table = scratch + worker * worker_bytes
         zeros = table + 4 * TABLES
         for i in range(width):
             write_float(zeros + 4 * i, 0)
-        first, last = worker * count // workers, (worker + 1) * count // workers
-        to = v + 4 * first * row_length(s.c)
-        transform_images(s, x, table, zeros, to, v_plane, first, last)
-        if g:
-            to = m + 4 * first * row_length(s.k)
-            transform_gradients(s, g, table, zeros, to, m_plane, first, last, 0, s.k)
+        for first, last in chunks(left, worker, TILES):
+            to = v + 4 * first * row_length(s.c)
+            transform_images(s, x, table, zeros, to, v_plane, first, last)
+            if g:
+                to = m + 4 * first * row_length(s.k)
+                transform_gradients(s, g, table, zeros, to, m_plane, first, last, 0, s.k)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -78,13 +80,14 @@ def convolve(s, v, plane, w, rotated, y, finish, scratch, worker_bytes, workers)
     k, count = round_up(s.k, WIDTH), tile_count(s)
     blocks = (k + BLOCK - 1) // BLOCK
     u_plane = plane_bytes(s.c * BLOCK)
+    left = share(blocks, workers)
     for worker in numba.prange(workers):
         table = scratch + worker * worker_bytes
         unread = table + 4 * TABLES
         square = unread + 4 * k
         u = square + 4 * 9 * WIDTH * WIDTH
         m = u + s.planes * u_plane
-        for block in range(worker * blocks // workers, (worker + 1) * blocks // workers):
+        for block in tasks(left, worker):
             start = block * BLOCK
             for i in range(0, s.c, WIDTH):
                 for o in range(start, start + block_width(block, s.k), WIDTH):
@@ -101,10 +104,10 @@ def weight_gradient(s, v, v_plane, m, m_plane, dw, scratch, worker_bytes, worker
     c, k, count = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), tile_count(s)
     v_row, m_row, plane = 4 * row_length(s.c), 4 * row_length(s.k), plane_bytes(BLOCK * BLOCK)
     down, across = (c + BLOCK - 1) // BLOCK, (k + BLOCK - 1) // BLOCK
+    left = share(down * across, workers)
     for worker in numba.prange(workers):
         du = scratch + worker * worker_bytes
-        low, high = worker * down * across // workers, (worker + 1) * down * across // workers
-        for item in range(low, high):
+        for item in tasks(left, worker):
             start_in, block = item // across * BLOCK, item % across
             start, width = block * BLOCK, block_width(block, s.k)
             for i in range(s.planes):

@@ -21,6 +21,7 @@ from . import winograd_transforms as transforms
 from .isa import ISA
 from .microkernel import make_product, round_up, row_length
 from .simd import add_vectors, finish_streams, read_float, vector_function, write_float
+from .tasks import chunks, runs, share, share_runs, tasks
 from .winograd_tiles import (
     CHANNELS,
     TABLES,
@@ -120,9 +121,10 @@ def transform_weights(s, w, u, rotated, scratch, workers):
     plane = plane_bytes(s.c * round_up(s.k, WIDTH))
     across = (s.k + WIDTH - 1) // WIDTH
     count = (s.c + WIDTH - 1) // WIDTH * across
+    left = share(count, workers)
     for worker in numba.prange(workers):
         square = scratch + 4 * 9 * WIDTH * WIDTH * worker
-        for item in range(worker * count // workers, (worker + 1) * count // workers):
+        for item in tasks(left, worker):
             first_in, first_out = item // across * WIDTH, item % across * WIDTH
             block = u + 4 * (first_out // BLOCK) * BLOCK * s.c
             transform_square(s, w, block, plane, rotated, square, first_in, first_out)
@@ -162,12 +164,13 @@ def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, worke
     """y (n, p, q, k) from images x and windows w, and what `finish` adds; `tiles` a chunk. u is
     where the transformed windows go, or where they are if `known`. Each worker has its scratch.
     """
-    count = tile_count(s)
     if not known:
         transform_weights(s, w, u, rotated, scratch, workers)
+    left = share(tile_count(s), workers)
     for worker in numba.prange(workers):
-        begin, end = worker * count // workers, (worker + 1) * count // workers
-        convolve_tiles(s, x, u, y, finish, scratch + worker * worker_bytes, tiles, begin, end)
+        place = scratch + worker * worker_bytes
+        for begin, end in chunks(left, worker, tiles):
+            convolve_tiles(s, x, u, y, finish, place, tiles, begin, end)
 
 
 @numba.njit(nogil=True)
@@ -185,8 +188,9 @@ def add_parts(s, du, dw, parts, workers):
     """dw (9, c, k) = Gᵀ (du of the first part + du of the second + …) G."""
     c, k = round_up(s.c, CHANNELS), round_up(s.k, WIDTH)
     plane = plane_bytes(c * k)
+    left = share(s.c, workers)
     for worker in numba.prange(workers):
-        for i in range(worker * s.c // workers, (worker + 1) * s.c // workers):
+        for i in tasks(left, worker):
             for o in range(0, s.k, WIDTH):
                 block = o // BLOCK
                 width = block_width(block, s.k)
@@ -230,16 +234,19 @@ def weight_gradient(s, x, g, du, dw, scratch, worker_bytes, parts, divisions, ti
     """dw (9, c, k) from images x and output gradients g; du (parts, planes, blocks, c, BLOCK) gets
     the sums over the tiles of a part, `tiles` at a time.
 
-    A worker takes some of the parts x divisions: each has its tiles, its blocks of output channels.
+    Each of the parts x divisions has its tiles and its blocks of output channels.
     """
     count, blocks = tile_count(s), (round_up(s.k, WIDTH) + BLOCK - 1) // BLOCK
     sums = s.planes * plane_bytes(round_up(s.c, CHANNELS) * round_up(s.k, WIDTH))
-    items = parts * divisions
+    longest = (count + parts - 1) // parts
+    left = share_runs(parts * divisions, (longest + tiles - 1) // tiles)
     for worker in numba.prange(workers):
-        for item in range(worker * items // workers, (worker + 1) * items // workers):
+        place = scratch + worker * worker_bytes
+        for item, first, last in runs(left, workers):
             part, division = item // divisions, item % divisions
             low, high = division * blocks // divisions, (division + 1) * blocks // divisions
             begin, end = part * count // parts, (part + 1) * count // parts
-            place = scratch + worker * worker_bytes
-            sum_tiles(s, x, g, du + part * sums, False, place, tiles, begin, end, low, high)
+            end = min(begin + last * tiles, end)
+            begin += first * tiles
+            sum_tiles(s, x, g, du + part * sums, first > 0, place, tiles, begin, end, low, high)
     add_parts(s, du, dw, parts, workers)

@@ -81,7 +81,7 @@ def test_outputs_end_where_they_should(rng):
     for stream in (False, True):
         held[...] = 7
         places = (memory.address(x[1]), memory.address(held[1]))
-        norm.loops.normalise(places[0], 4096, table, 0, places[1], stream)
+        norm.loops.normalise(places[0], 4096, table, 0, places[1], stream, 2)
         assert (held[0] == 7).all()
         assert (held[2] == 7).all()
         np.testing.assert_array_equal(held[1], np.maximum(x[1] + 1, 1))
