@@ -2,7 +2,7 @@
 
 A product that BLAS spreads over threads meets at a barrier every few milliseconds, between two
 parallel loops that meet at barriers of their own. Here a chunk of images is gathered, multiplied
-and stored by one thread without meeting anybody. (Kernels that are plain loops use Numba's `prange`
+and stored by one thread without meeting anybody. (Compiled loops use Numba's `prange` and `tasks`
 instead.)
 """
 
