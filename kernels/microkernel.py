@@ -140,14 +140,15 @@ def make_product(width: int, rows: tuple[int, ...], pairs: bool = False) -> Call
 
     def product(add, count, vectors, a, b, c, depth, a_row, a_step, b_row, c_row):
         step = rows[vectors - 1]
-        for i in range(0, count, step):
-            x, y, z, left = a + i * a_row, b, c + i * c_row, depth
-            if not add:
-                overwrite(vectors, x, y, z, min(left, DEPTH), a_row, a_step, b_row, c_row)
-                x, y, left = x + DEPTH * a_step, y + DEPTH * b_row, left - DEPTH
-            while left > 0:
-                accumulate(vectors, x, y, z, min(left, DEPTH), a_row, a_step, b_row, c_row)
-                x, y, left = x + DEPTH * a_step, y + DEPTH * b_row, left - DEPTH
+        for done in range(0, depth, DEPTH):  # these rows of b stay in the innermost cache
+            here = min(DEPTH, depth - done)
+            y = b + done * b_row
+            for i in range(0, count, step):
+                x, z = a + i * a_row + done * a_step, c + i * c_row
+                if add or done:
+                    accumulate(vectors, x, y, z, here, a_row, a_step, b_row, c_row)
+                else:
+                    overwrite(vectors, x, y, z, here, a_row, a_step, b_row, c_row)
 
     # Compiled code that comes from the cache and code that is compiled now are linked by names and
     # by numbers that begin at 1 in every process: two products of one name could be exchanged.

@@ -198,6 +198,12 @@ class Lanes:
         zeros = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
         return self.builder.shuffle_vector(one, undefined, zeros)
 
+    def pick(self, x: Any, y: Any, numbers: list[int]) -> Any:
+        """The lanes with these numbers, of x and then of y."""
+        return self.builder.shuffle_vector(
+            x, y, ir.Constant(ir.VectorType(INT32, self.width), numbers)
+        )
+
     def call(self, name: str, kind: ir.FunctionType, arguments: list[Any]) -> Any:
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, arguments)

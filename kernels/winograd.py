@@ -25,7 +25,7 @@ from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
 from .memory import address, empty, threads, workspace
-from .microkernel import round_up, row_length
+from .microkernel import DEPTH, round_up, row_length
 from .simd import STREAM
 from .winograd_loops import BLOCK, GAP, TILES
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
@@ -176,8 +176,10 @@ def _convolve_deep(
     x: np.ndarray, w: np.ndarray, y: np.ndarray, s: Shape, rotated: bool, finish: Finish
 ) -> None:
     c, k, workers = round_up(s.c, CHANNELS), round_up(s.k, WIDTH), threads()
-    plane = round_up(s.n * s.down * s.across, TILES) * max(row_length(s.c), BLOCK) + GAP
-    size = TABLES + max(c, k) + 9 * WIDTH * WIDTH + _planes(s, s.c * BLOCK) + s.planes * plane
+    count = round_up(s.n * s.down * s.across, TILES)
+    plane = count * row_length(s.c) + GAP
+    size = TABLES + max(c, k) + 9 * WIDTH * WIDTH
+    size += _planes(s, min(s.c, DEPTH) * BLOCK) + _planes(s, count * BLOCK)
     with (
         workspace((s.planes * plane,), x.dtype) as v,
         workspace((workers, round_up(size, 16)), x.dtype) as scratch,

@@ -21,19 +21,20 @@ from __future__ import annotations
 
 import numba
 
-from .microkernel import round_up, row_length
+from .microkernel import DEPTH, round_up, row_length
 from .simd import write_float
 from .tasks import chunks, share, tasks
 from .winograd_loops import (
     BLOCK,
     TILES,
     block_width,
-    convolve_block,
     fence,
+    finish_block,
     finish_window,
+    multiply_planes,
     plane_bytes,
     short_product,
-    transform_square,
+    transform_rows,
 )
 from .winograd_tiles import (
     CHANNELS,
@@ -73,13 +74,14 @@ def convolve(s, v, plane, w, rotated, y, finish, scratch, worker_bytes, workers)
     """y (n, p, q, k) from v (planes, tiles, c) and windows w (9, c, k), or `rotated` ones, and what
     `finish` adds.
 
-    Each worker's scratch: tables, a row nobody reads (k), 9·WIDTH² numbers, u (planes, c, BLOCK),
-    and m (planes, tiles, BLOCK), tiles padded to a multiple of TILES, with planes as distant as
-    those of v.
+    DEPTH inputs at a time: their transformed weights and the block's products stay in the second
+    cache. Each worker's scratch: tables, a row nobody reads (k), 9·WIDTH² numbers, u (planes,
+    DEPTH, BLOCK), and m (planes, tiles, BLOCK), tiles padded to a multiple of TILES.
     """
     k, count = round_up(s.k, WIDTH), tile_count(s)
     blocks = (k + BLOCK - 1) // BLOCK
-    u_plane = plane_bytes(s.c * BLOCK)
+    u_plane = plane_bytes(min(s.c, DEPTH) * BLOCK)
+    m_plane = plane_bytes(round_up(count, TILES) * BLOCK)
     left = share(blocks, workers)
     for worker in numba.prange(workers):
         table = scratch + worker * worker_bytes
@@ -88,11 +90,15 @@ def convolve(s, v, plane, w, rotated, y, finish, scratch, worker_bytes, workers)
         u = square + 4 * 9 * WIDTH * WIDTH
         m = u + s.planes * u_plane
         for block in tasks(left, worker):
-            start = block * BLOCK
-            for i in range(0, s.c, WIDTH):
-                for o in range(start, start + block_width(block, s.k), WIDTH):
-                    transform_square(s, w, u, u_plane, rotated, square, i, o)
-            convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, 0, count, block)
+            row = 4 * block_width(block, s.k)
+            for c in range(0, s.c, DEPTH):
+                channels = min(DEPTH, s.c - c)
+                for i in range(c, c + channels, WIDTH):
+                    transform_rows(s, w, u - c * row, u_plane, rotated, square, i, block)
+                multiply_planes(
+                    s, c > 0, count, channels, block, v + 4 * c, plane, u, u_plane, m, m_plane
+                )
+            finish_block(s, m, m_plane, table, unread, y, finish, 0, count, block)
         fence()
 
 

@@ -32,9 +32,10 @@ from .winograd_tiles import (
     transform_products,
 )
 
-__all__ = ["BLOCK", "GAP", "TILES", "add_parts", "block_width", "convolve", "convolve_block"]
-__all__ += ["convolve_tiles", "fence", "finish_window", "plane_bytes", "short_product"]
-__all__ += ["sum_tiles", "transform_square", "transform_weights", "weight_gradient"]
+__all__ = ["BLOCK", "GAP", "TILES", "add_parts", "block_width", "convolve", "convolve_tiles"]
+__all__ += ["fence", "finish_block", "finish_window", "multiply_planes", "plane_bytes"]
+__all__ += ["short_product", "sum_tiles", "transform_rows", "transform_weights"]
+__all__ += ["weight_gradient"]
 
 BLOCK = ISA.block or 1  # output channels of one product
 TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
@@ -48,6 +49,7 @@ _weight = vector_function(WIDTH)(transforms.weight_tile)
 _weight_end = vector_function(WIDTH, optional=True)(transforms.weight_tile)
 _window = vector_function(WIDTH)(transforms.weight_gradient_tile)
 _window_end = vector_function(WIDTH, optional=True)(transforms.weight_gradient_tile)
+_turn = vector_function(WIDTH)(transforms.turn_square)
 _add = vector_function(WIDTH)(add_vectors)
 fence = vector_function(WIDTH)(finish_streams)
 
@@ -65,52 +67,64 @@ def plane_bytes(numbers):
 
 
 @numba.njit(nogil=True)
-def convolve_block(s, v, u, u_plane, m, plane, table, unread, y, finish, first, last, block):
-    """One block of output channels of the tiles first … last - 1: m = v @ u and its transform. The
-    planes of v and m are `plane` bytes apart, `u` is the block's first number.
-    """
+def multiply_planes(s, add, count, channels, block, v, v_plane, u, u_plane, m, m_plane):
+    """m (+)= v @ u of `count` tiles, so many channels, and one block of outputs."""
     width, v_row = block_width(block, s.k), 4 * row_length(s.c)
     m_row = 4 * block_width(0, s.k)
     for i in range(s.planes):
         tall_product(
-            False, last - first, width // WIDTH, v + i * plane, u + i * u_plane, m + i * plane,
-            s.c, v_row, 4, 4 * width, m_row,
+            add, count, width // WIDTH, v + i * v_plane, u + i * u_plane, m + i * m_plane,
+            channels, v_row, 4, 4 * width, m_row,
         )  # fmt: skip
+
+
+@numba.njit(nogil=True)
+def finish_block(s, m, plane, table, unread, y, finish, first, last, block):
+    """The outputs of a block of the tiles first … last - 1, from their products."""
+    width, row = block_width(block, s.k), 4 * block_width(0, s.k)
     transform_products(
-        s, m, plane, m_row, table, unread, y, finish, first, last, block * BLOCK, width
+        s, m, plane, row, table, unread, y, finish, first, last, block * BLOCK, width
     )
 
 
 @numba.njit(nogil=True)
-def _gather_rotated(w, c, k, first_in, first_out, to):
+def _turn_windows(w, c, k, first_in, first_out, to):
     """Rotated windows of WIDTH x WIDTH channels, inputs and outputs exchanged: to (9, in, out) from
     w (9, out, in) of c outputs and k inputs. Channels beyond the last are zero.
     """
     for tap in range(9):
+        window, place = w + 4 * (8 - tap) * c * k, to + 4 * tap * WIDTH * WIDTH
+        if first_out + WIDTH <= c and first_in + WIDTH <= k:
+            _turn(window + 4 * (first_out * k + first_in), 4 * k, place)
+            continue
         for o in range(first_out, first_out + WIDTH):
             for i in range(first_in, first_in + WIDTH):
-                value = 0.0
-                if o < c and i < k:
-                    value = read_float(w + 4 * (((8 - tap) * c + o) * k + i))
-                write_float(to + 4 * ((tap * WIDTH + i - first_in) * WIDTH + o - first_out), value)
+                inside = o < c and i < k
+                value = read_float(window + 4 * (o * k + i)) if inside else 0.0
+                write_float(place + 4 * ((i - first_in) * WIDTH + o - first_out), value)
 
 
 @numba.njit(nogil=True)
-def transform_square(s, w, u, plane, rotated, square, first_in, first_out):
-    """u = G g Gᵀ for WIDTH x WIDTH channels; `u` is the first number of their block."""
-    c, k, block = s.c, s.k, first_out // BLOCK
+def transform_rows(s, w, u, plane, rotated, square, first, block):
+    """u = G g Gᵀ for WIDTH input channels from `first` on and a block of outputs; `u` is the first
+    number of the block.
+    """
+    c, k, start, end = s.c, s.k, block * BLOCK, min(first + WIDTH, s.c)
     width = block_width(block, k)
     if rotated:
-        _gather_rotated(w, k, c, first_in, first_out, square)
-    for i in range(first_in, min(first_in + WIDTH, c)):
-        to = u + 4 * (i * width + first_out - block * BLOCK)
-        start = w + 4 * (i * k + first_out)
-        if rotated:
-            _weight(s.scheme, square + 4 * (i - first_in) * WIDTH, 4 * WIDTH * WIDTH, to, plane)
-        elif first_out + WIDTH <= k:
-            _weight(s.scheme, start, 4 * c * k, to, plane)
-        else:
-            _weight_end(s.scheme, start, 4 * c * k, to, plane, k - first_out)
+        for o in range(start, start + width, WIDTH):
+            _turn_windows(w, k, c, first, o, square)
+            for i in range(first, end):
+                to, place = u + 4 * (i * width + o - start), square + 4 * (i - first) * WIDTH
+                _weight(s.scheme, place, 4 * WIDTH * WIDTH, to, plane)
+        return
+    for i in range(first, end):
+        for o in range(start, start + width, WIDTH):
+            to, place = u + 4 * (i * width + o - start), w + 4 * (i * k + o)
+            if o + WIDTH <= k:
+                _weight(s.scheme, place, 4 * c * k, to, plane)
+            else:
+                _weight_end(s.scheme, place, 4 * c * k, to, plane, k - o)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -119,15 +133,14 @@ def transform_weights(s, w, u, rotated, scratch, workers):
     turned by half and with inputs and outputs exchanged. Scratch of 9·WIDTH² numbers a worker.
     """
     plane = plane_bytes(s.c * round_up(s.k, WIDTH))
-    across = (s.k + WIDTH - 1) // WIDTH
-    count = (s.c + WIDTH - 1) // WIDTH * across
-    left = share(count, workers)
+    blocks = (round_up(s.k, WIDTH) + BLOCK - 1) // BLOCK
+    left = share((s.c + WIDTH - 1) // WIDTH * blocks, workers)
     for worker in numba.prange(workers):
         square = scratch + 4 * 9 * WIDTH * WIDTH * worker
         for item in tasks(left, worker):
-            first_in, first_out = item // across * WIDTH, item % across * WIDTH
-            block = u + 4 * (first_out // BLOCK) * BLOCK * s.c
-            transform_square(s, w, block, plane, rotated, square, first_in, first_out)
+            first, block = item // blocks * WIDTH, item % blocks
+            place = u + 4 * block * BLOCK * s.c
+            transform_rows(s, w, place, plane, rotated, square, first, block)
 
 
 @numba.njit(nogil=True)
@@ -153,9 +166,10 @@ def convolve_tiles(s, x, u, y, finish, scratch, tiles, begin, end):
         transform_images(s, x, scratch, zeros, v, plane, first, last)
         for block in range(blocks):
             weights = u + 4 * block * BLOCK * s.c
-            convolve_block(
-                s, v, weights, u_plane, m, plane, scratch, unread, y, finish, first, last, block
+            multiply_planes(
+                s, False, last - first, s.c, block, v, plane, weights, u_plane, m, plane
             )
+            finish_block(s, m, plane, scratch, unread, y, finish, first, last, block)
     fence()
 
 

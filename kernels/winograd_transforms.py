@@ -31,6 +31,7 @@ __all__ = [
     "output_line",
     "output_tile",
     "transform",
+    "turn_square",
     "weight_gradient_tile",
     "weight_tile",
 ]
@@ -212,6 +213,26 @@ def _outputs(lanes: Lanes, scheme: Scheme, m: Any, plane: Any, table: Any, offse
     tile = _load_tile(lanes, lanes.steps(m, plane, scheme.planes), None)
     vectors = [v for row in transform(lanes, scheme.a_t, tile) for v in row]
     return zip(vectors, _listed(lanes, table, len(vectors), offset))
+
+
+def turn_square(lanes: Lanes, square: Any, row: Any, to: Any) -> None:
+    """to = the transpose of as many rows, `row` bytes apart, as a vector has lanes.
+
+    Step by step, the upper right and lower left quarters change places: of the whole, of each
+    quarter, and so on.
+    """
+    lane, half = list(range(lanes.width)), lanes.width // 2
+    vectors = [lanes.load(place) for place in lanes.steps(square, row, lanes.width)]
+    while half:
+        for i in (i for i in lane if not i & half):
+            upper, lower = vectors[i], vectors[i + half]
+            left = [j + lanes.width - half if j & half else j for j in lane]
+            right = [j + lanes.width if j & half else j + half for j in lane]
+            vectors[i] = lanes.pick(upper, lower, left)
+            vectors[i + half] = lanes.pick(upper, lower, right)
+        half //= 2
+    for i, vector in enumerate(vectors):
+        lanes.store(vector, lanes.offset(to, 4 * lanes.width * i))
 
 
 @for_each_scheme

@@ -152,6 +152,20 @@ def test_instructions_multiply_with_the_matrix(rng, scheme, name):
     np.testing.assert_allclose(y, expected, rtol=0, atol=tolerances.PRODUCT32)
 
 
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_a_square_is_turned(width):
+    turn = vector_function(width)(transforms.turn_square)
+
+    @numba.njit
+    def run(square, row, to):
+        turn(square, row, to)
+
+    rows = np.arange(width * (width + 3), dtype=np.float32).reshape(width, -1)
+    turned = np.empty((width, width), np.float32)
+    run(rows.ctypes.data, rows.strides[0], turned.ctypes.data)
+    np.testing.assert_array_equal(turned, rows[:, :width].T)
+
+
 # -- the kernels
 
 
