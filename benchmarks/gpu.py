@@ -31,7 +31,7 @@ from minires.backend import gpu_remedy
 from minires.gpu import device_test
 from minires.kernels.collect import PARTS
 from minires.kernels.conv_cuda import WORKSPACE
-from minires.kernels.dispatch import observe
+from minires.kernels.dispatch import observe, reference
 from minires.kernels.winograd_cuda import pays
 
 __all__ = ["DEVICES", "Launch", "floor", "main", "paper", "step_launches", "trace", "updates"]
@@ -73,14 +73,18 @@ class Launch(NamedTuple):
 
 
 def trace(model: str) -> list[tuple[str, tuple[Any, ...]]]:
-    """The kernels that a forward step in training calls, with their arrays' shapes, one image."""
+    """The kernels that a forward step in training calls, with their arrays' shapes, one image. What
+    has no twin on the GPU calls others there, and so do the references.
+    """
     arguments, size = MODELS[model]
     calls: list[tuple[str, tuple[Any, ...]]] = []
     network = models.build(model, **arguments)
     images = mr.tensor(np.random.default_rng(0).standard_normal((1, size, size, 3), np.float32))
-    with observe(
-        lambda name, _, *a: calls.append((name, tuple(getattr(v, "shape", None) for v in a)))
-    ):
+
+    def see(name: str, _: str, *arrays: Any) -> None:
+        calls.append((name, tuple(getattr(a, "shape", None) for a in arrays)))
+
+    with reference(), observe(see):
         network(images)
     return calls
 

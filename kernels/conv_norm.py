@@ -1,10 +1,13 @@
-"""The gradients of a convolution with its BatchNorm, a few images at a time.
+"""A convolution with its BatchNorm, and the gradients of both, a few images at a time.
 
-Between the two lies the gradient dz of the convolution's output. As a whole it fits no cache:
-BatchNorm would write it to memory, and the gradients of inputs and weights would each read it from
-there. Here BatchNorm's second pass makes dz of so many images that it stays in the cache; their
-part of both gradients follows at once; the next images' dz takes its place. The compiled loops are
-those of `norm` and `winograd`, one after another.
+Forward, the convolution gathers the batch's statistics while its outputs are in registers; so
+BatchNorm need not read them all once more for that.
+
+Backward, between the two lies the gradient dz of the convolution's output. As a whole it fits no
+cache: BatchNorm would write it to memory, and the gradients of inputs and weights would each read
+it from there. Here BatchNorm's second pass makes dz of so many images that it stays in the cache;
+their part of both gradients follows at once; the next images' dz takes its place. The compiled
+loops are those of `norm` and `winograd`, one after another.
 
 Each part of the images has sums of its own for the weight gradient, so this pays with few channels.
 With BatchNorm, the gradients of 16 channels (32x32, batch 128, two cores of an EPYC, Zen 5) take
@@ -24,21 +27,114 @@ import numpy as np
 
 from . import norm_loops, winograd_loops
 from .cases import Case, permuted_view, positive
-from .conv import conv2d_input_gradient, conv2d_weight_gradient
+from .conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from .dispatch import kernel
 from .finish import prepare_finish
 from .im2col import Pair
 from .memory import address, empty, threads, workspace
-from .norm import fills_vectors, join_rows, normalise_gradient, streams
+from .norm import (
+    fills_vectors,
+    join_rows,
+    normalise_batch,
+    normalise_batch_cpu,
+    normalise_gradient,
+    running,
+    streams,
+)
 from .plan import choose_convolution
+from .simd import LINE
 from .tasks import runs, share_runs
-from .winograd import backward_shape, chunk_sizes, forward_shape, gradient_sizes, is_deep
+from .winograd import (
+    backward_shape,
+    chunk_sizes,
+    convolve_and_sum,
+    forward_shape,
+    gradient_sizes,
+    has_whole_lines,
+    is_deep,
+)
 from .winograd_tiles import Shape
 
-__all__ = ["conv_norm_gradient"]
+__all__ = ["conv_norm", "conv_norm_gradient"]
 
 PARTS = 16  # of the images: each has sums of its own for the weight gradient
 TOGETHER = 1 << 18  # bytes of dz that are made together; the sums of a part are no more
+
+
+def _forward_case(images: tuple[int, ...], k: int, *more: Any, **params: Any) -> Case:
+    """A 3x3 convolution with padding 1 and stride 1; `more`: residual, running statistics."""
+    known = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    known |= {"relu": True, "eps": 1e-5}
+    return Case(images, (3, 3, images[3], k), (k,), (k,), *more, **(known | params))
+
+
+@kernel(
+    _forward_case((9, 8, 8, 4), 16),
+    _forward_case((9, 8, 8, 20), 16, (9, 8, 8, 16), eps=1e-3),
+    _forward_case((8, 16, 16, 16), 32, relu=False, stride=(2, 2)),
+    _forward_case((8, 8, 8, 5), 16, None, *running(16), momentum=0.1),
+)
+def conv_norm(
+    x: Any,
+    w: Any,
+    gamma: Any,
+    beta: Any,
+    residual: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    tracked: Any = None,
+    *,
+    eps: float,
+    relu: bool,
+    momentum: float | None = None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> tuple[Any, Any, Any, Any]:
+    """The convolution z (n, p, q, k) of images x (n, h, w, c) with w (r, s, c/groups, k), and what
+    `normalise_batch` makes of it: y, mean, var. The parameters are those of both.
+    """
+    z = conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    kept = running_mean, running_var, tracked
+    y, mean, var = normalise_batch(
+        z, gamma, beta, residual, *kept, eps=eps, relu=relu, momentum=momentum
+    )
+    return z, y, mean, var
+
+
+def _gathers(
+    x: Any,
+    w: Any,
+    gamma: Any,
+    beta: Any,
+    residual: Any = None,
+    *_: Any,
+    dilation: Pair,
+    groups: int,
+    **params: Any,
+) -> bool:
+    """Whether a Winograd convolution can gather the statistics of its outputs."""
+    stride, padding = params["stride"], params["padding"]
+    plan = choose_convolution(x.shape, w.shape, stride, padding, dilation, groups, x.dtype)
+    others = (w,) if residual is None else (w, residual)
+    if plan not in ("winograd", "polyphase") or any(a.dtype != x.dtype for a in others):
+        return False
+    return has_whole_lines(forward_shape(x.shape, w.shape[3], stride, padding))
+
+
+@conv_norm.cpu(serves=_gathers)
+def _conv_norm_cpu(
+    x, w, gamma, beta, residual=None, running_mean=None, running_var=None, tracked=None,
+    *, eps, relu, momentum=None, stride, padding, dilation, groups,
+):  # fmt: skip
+    z, sums, each = convolve_and_sum(x, w, stride=stride, padding=padding)
+    known: Any = {"groups": (sums, each)} if address(z) % LINE == 0 else {}
+    kept = running_mean, running_var, tracked
+    y, mean, var = normalise_batch_cpu(
+        z, gamma, beta, residual, *kept, eps=eps, relu=relu, momentum=momentum, **known
+    )
+    return z, y, mean, var
 
 
 def _case(images: tuple[int, ...], k: int, *more: Any, **params: Any) -> Case:

@@ -24,14 +24,17 @@ WIDTH = ISA.width or 1  # channels in a vector
 
 
 class Finish(NamedTuple):
-    """The addresses of a bias (k,) and of a residual like the output, 0 for none."""
+    """The addresses of a bias (k,) and of a residual like the output, 0 for none; or, without
+    these, of where the sums for the outputs' moments go (`winograd.convolve_and_sum`).
+    """
 
     bias: int
     residual: int
     relu: bool
+    sums: int
 
 
-NOTHING = Finish(0, 0, False)
+NOTHING = Finish(0, 0, False, 0)
 
 
 def finish_array(y: Any, b: Any, residual: Any, relu: bool) -> Any:
@@ -50,7 +53,7 @@ def prepare_finish(k: int, b: Any, residual: Any, relu: bool) -> tuple[Finish, t
     bias = np.zeros(k, np.float32) if b is None else np.ascontiguousarray(b)
     kept = bias if residual is None else np.ascontiguousarray(residual)
     added = 0 if residual is None else address(kept)
-    return Finish(address(bias), added, relu), (bias, kept)
+    return Finish(address(bias), added, relu, 0), (bias, kept)
 
 
 def finish_vector(

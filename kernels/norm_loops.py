@@ -6,7 +6,7 @@ counts is how often it reads and writes, and that large outputs are written past
 saves a third of their traffic, because a line need not be read before).
 
 A pass that sums goes over PARTS row ranges, whatever the number of threads, and what they found is
-added in float64 in a fixed order.
+added in float64 in a fixed order (of the batch's statistics: `moments`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .isa import ISA
-from .simd import copy_vector, finish_streams, vector_function
+from .moments import PARTS, ROWS, WIDTH, merge_groups, merge_parts, part_moments
+from .simd import finish_streams, vector_function
 from .tasks import share, tasks
 
 __all__ = [
@@ -30,21 +30,11 @@ __all__ = [
     "write_gradient",
 ]
 
-PARTS = 16  # row ranges, each with its sums
 PIECES = 64  # row ranges without sums
-ROWS = 64  # rows that are summed in float32 before float64 takes over
-WIDTH = ISA.width or 4  # channels in a vector
 
 # rows of the tables (…, width) of each channel's numbers
 SCALE, SHIFT, FLOOR = 0, 1, 2  # max(x · scale + shift, floor) is the output
 MEAN, A, B, D = 2, 3, 4, 5  # a · g + b · x + d is the gradient
-
-
-@vector_function(WIDTH)
-def _add_moments(lanes, x, start, sum_d, sum_dd):
-    d = lanes.subtract(lanes.load(x), lanes.load(start))
-    lanes.store(lanes.add(lanes.load(sum_d), d), sum_d)
-    lanes.store(lanes.multiply_add(d, d, lanes.load(sum_dd)), sum_dd)
 
 
 def _line(lanes, x, table, row):
@@ -94,55 +84,12 @@ def _gradient(lanes, g, x, table, row, dx):
     lanes.put_out(lanes.multiply_add(a, g, lanes.multiply_add(b, x, d)), dx)
 
 
-_copy = vector_function(WIDTH)(copy_vector)
 _fence = vector_function(WIDTH)(finish_streams)
 _keep, _stream = vector_function(WIDTH), vector_function(WIDTH, streams=True)
 _normalise_keep, _normalise_stream = _keep(_normalise), _stream(_normalise)
 _add_keep, _add_stream = _keep(_normalise_and_add), _stream(_normalise_and_add)
 _mask_keep, _mask_stream = _keep(_sum_masked), _stream(_sum_masked)
 _gradient_keep, _gradient_stream = _keep(_gradient), _stream(_gradient)
-
-
-@numba.njit(nogil=True)
-def _part_moments(x, low, high, part):
-    """part (2, width) = mean and sum of squared deviations of the rows low … high - 1."""
-    width = part.shape[1]
-    sums = np.empty((3, width), np.float32)
-    d, dd, first = sums.ctypes.data, sums[1:].ctypes.data, sums[2:].ctypes.data
-    mean, squares = part
-    for start in range(low, high, ROWS):
-        end = min(start + ROWS, high)
-        sums[:] = 0
-        for k in range(0, 4 * width, 4 * WIDTH):
-            _copy(first + k, x + 4 * start * width + k)  # nothing cancels after subtracting it
-        for row in range(x + 4 * start * width, x + 4 * end * width, 4 * width):
-            for k in range(0, 4 * width, 4 * WIDTH):
-                _add_moments(row + k, first + k, d + k, dd + k)
-        new = end - start
-        share = new / (end - low)
-        for k in range(width):
-            total = np.float64(sums[0, k])
-            delta = np.float64(sums[2, k]) + total / new - mean[k]
-            mean[k] += delta * share
-            squares[k] += np.float64(sums[1, k]) - total * total / new
-            squares[k] += delta * delta * (start - low) * share
-
-
-@numba.njit(nogil=True)
-def _merge(parts, count, mean, var):
-    """Chan's rule: join the (mean, sum of squared deviations) of the row ranges, first to last."""
-    c, seen = mean.size, 0
-    mean[:], var[:] = 0, 0
-    for t in range(PARTS):
-        new = (t + 1) * count // PARTS - t * count // PARTS
-        for start in range(0, parts.shape[2] if new else 0, c):
-            share = new / (seen + new)
-            for k in range(c):
-                delta = parts[t, 0, start + k] - mean[k]
-                mean[k] += delta * share
-                var[k] += parts[t, 1, start + k] + delta * delta * seen * share
-            seen += new
-    var /= seen
 
 
 @numba.njit(nogil=True)
@@ -189,27 +136,31 @@ def _zeros(rows, width):
     return np.zeros((PARTS, rows, width))
 
 
-@numba.njit(nogil=True)
-def _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table):
-    """moments (2, c) = mean and variance, from those of the row ranges, and the table for them."""
-    _merge(parts, count, moments[0], moments[1])
-    _set_line(gamma, beta, moments[0], moments[1], eps, table)
-    table[FLOOR] = 0 if relu else -np.inf
-
-
 @numba.njit(cache=True, parallel=True)
-def normalise_batch(
-    x, count, width, gamma, beta, eps, relu, moments, residual, y, stream, workers
-):  # fmt: skip
-    """The same by the batch's own mean and variance, which go to moments (2, c), for `count` rows
-    of `width` numbers.
-    """
-    parts, table = _zeros(2, width), np.empty((3, width), np.float32)
+def _measure(x, count, width, moments, workers):
+    """moments (2, c) = mean and variance of `count` rows of `width` numbers."""
+    parts = _zeros(2, width)
     left = share(PARTS, workers)
     for worker in numba.prange(workers):
         for t in tasks(left, worker):
-            _part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
-    _set_batch_line(parts, count, gamma, beta, eps, relu, moments, table)
+            part_moments(x, t * count // PARTS, (t + 1) * count // PARTS, parts[t])
+    merge_parts(parts, count, moments[0], moments[1])
+
+
+@numba.njit(cache=True, nogil=True)
+def normalise_batch(
+    x, count, width, groups, each, gamma, beta, eps, relu, moments, residual, y, stream, workers
+):  # fmt: skip
+    """The same by the batch's own mean and variance, which go to moments (2, c), for `count` rows
+    of `width` numbers. groups (…, 3, c): sums of `each` few pixels, if the convolution made them.
+    """
+    if len(groups):
+        merge_groups(groups, each, count * (width // gamma.size), moments[0], moments[1])
+    else:
+        _measure(x, count, width, moments, workers)
+    table = np.empty((3, width), np.float32)
+    _set_line(gamma, beta, moments[0], moments[1], eps, table)
+    table[FLOOR] = 0 if relu else -np.inf
     normalise(x, count, table, residual, y, stream, workers)
 
 

@@ -160,6 +160,13 @@ class Lanes:
         """x + y"""
         return self.builder.fadd(x, y)
 
+    def sum(self, vectors: list[Any]) -> Any:
+        """The sum of vectors, in pairs, and pairs of pairs."""
+        while len(vectors) > 1:
+            pairs = zip(vectors[::2], vectors[1::2])
+            vectors = [self.add(x, y) for x, y in pairs] + vectors[len(vectors) // 2 * 2 :]
+        return vectors[0]
+
     def subtract(self, x: Any, y: Any) -> Any:
         """x - y"""
         return self.builder.fsub(x, y)

@@ -24,17 +24,17 @@ from . import winograd_deep as deep
 from . import winograd_loops as loops
 from .finish import NOTHING, Finish, prepare_finish
 from .im2col import Pair, output_size
-from .memory import address, empty, threads, workspace
+from .memory import SMALLEST, address, empty, threads, workspace
 from .microkernel import DEPTH, round_up, row_length
-from .simd import STREAM
-from .winograd_loops import BLOCK, GAP, TILES
+from .simd import LINE, STREAM
+from .winograd_loops import BLOCK, GAP
 from .winograd_schemes import DENSE, SPREAD, STRIDED, Scheme
-from .winograd_tiles import CHANNELS, TABLES, WIDTH, Shape
+from .winograd_tiles import CHANNELS, TABLES, TILES, WIDTH, Shape
 
-__all__ = ["backward_shape", "chunk_sizes", "convolve", "convolve_input_gradient"]
-__all__ += ["convolve_weight_gradient", "forward_shape", "gradient_sizes", "is_deep"]
+__all__ = ["backward_shape", "chunk_sizes", "convolve", "convolve_and_sum"]
+__all__ += ["convolve_input_gradient", "convolve_weight_gradient", "forward_shape"]
+__all__ += ["gradient_sizes", "has_whole_lines", "is_deep"]
 
-LINE = 16  # numbers of a cache line
 CACHE = 120_000  # numbers: a chunk's transformed images and products should fit so much cache
 SUMS = 4  # parts of a weight gradient …
 FEW_SUMS = 2  # … or so many where one part's sums would not fit any cache, or it has few tiles
@@ -90,7 +90,7 @@ def chunk_sizes(s: Shape) -> tuple[int, int, int]:
     planes = s.planes + (1 if k <= BLOCK else s.planes)
     tiles = _chunk(planes * plane, 2 * TILES, s.n * s.down * s.across)
     size = TABLES + c + k + planes * (tiles * plane + GAP)
-    return tiles, round_up(max(size, 9 * WIDTH * WIDTH), LINE), _planes(s, s.c * k)
+    return tiles, round_up(max(size, 9 * WIDTH * WIDTH), LINE // 4), _planes(s, s.c * k)
 
 
 @lru_cache(maxsize=1024)
@@ -107,13 +107,21 @@ def gradient_sizes(s: Shape, workers: int) -> tuple[int, int, int, int, int]:
     divisions = min(-(-workers // parts), -(-k // BLOCK))
     tiles = _chunk(s.planes * (c + k), max(2 * TILES, even), -(-count // parts))
     images, gradients = (_planes(s, tiles * row_length(channels)) for channels in (s.c, s.k))
-    size = round_up(TABLES + max(c, k) + images + gradients, LINE)
+    size = round_up(TABLES + max(c, k) + images + gradients, LINE // 4)
     return parts, divisions, tiles, size, _planes(s, c * k)
 
 
 def is_deep(s: Shape) -> bool:
     """Whether a thread takes some channels of all tiles, not all channels of some tiles."""
     return s.c * s.k >= DEEP and s.n * s.down * s.across * (s.c + s.k) <= FEW
+
+
+def has_whole_lines(s: Shape) -> bool:
+    """Whether `convolve_and_sum` serves: no tile sticks out of an image, all outputs are whole
+    cache lines, and the array will begin with one.
+    """
+    inside = s.p % s.side == 0 and s.q % s.side == 0 and 4 * s.k % LINE == 0
+    return inside and 4 * s.n * s.p * s.q * s.k >= SMALLEST
 
 
 def convolve(
@@ -131,6 +139,18 @@ def convolve(
     s = forward_shape(x.shape, w.shape[3], stride, padding)
     finish, _kept = prepare_finish(s.k, b, residual, relu)
     return _convolve(x, w, s, False, finish, packed)
+
+
+def convolve_and_sum(
+    x: np.ndarray, w: np.ndarray, *, stride: Pair, padding: Pair
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """z, as of `convolve`; sums (groups, 3, k) for its moments, each of so many rows of k outputs;
+    and that number. The sums are those of `moments.merge_groups`.
+    """
+    s = forward_shape(x.shape, w.shape[3], stride, padding)
+    sums = empty((-(-s.n * s.down * s.across // TILES), 3, s.k), x.dtype)
+    z = _convolve(x, w, s, False, NOTHING._replace(sums=address(sums)))
+    return z, sums, TILES * s.side**2
 
 
 def convolve_input_gradient(

@@ -26,7 +26,6 @@ from .simd import write_float
 from .tasks import chunks, share, tasks
 from .winograd_loops import (
     BLOCK,
-    TILES,
     block_width,
     fence,
     finish_block,
@@ -39,6 +38,7 @@ from .winograd_loops import (
 from .winograd_tiles import (
     CHANNELS,
     TABLES,
+    TILES,
     WIDTH,
     tile_count,
     transform_gradients,

@@ -25,6 +25,7 @@ from .tasks import chunks, runs, share, share_runs, tasks
 from .winograd_tiles import (
     CHANNELS,
     TABLES,
+    TILES,
     WIDTH,
     tile_count,
     transform_gradients,
@@ -32,13 +33,12 @@ from .winograd_tiles import (
     transform_products,
 )
 
-__all__ = ["BLOCK", "GAP", "TILES", "add_parts", "block_width", "convolve", "convolve_tiles"]
+__all__ = ["BLOCK", "GAP", "add_parts", "block_width", "convolve", "convolve_tiles"]
 __all__ += ["fence", "finish_block", "finish_window", "multiply_planes", "plane_bytes"]
 __all__ += ["short_product", "sum_tiles", "transform_rows", "transform_weights"]
 __all__ += ["weight_gradient"]
 
 BLOCK = ISA.block or 1  # output channels of one product
-TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
 GAP = 144  # numbers between two planes: at powers of two they would share a few cache sets
 
 tall_product = make_product(WIDTH, ISA.rows or (1,))
@@ -180,11 +180,13 @@ def convolve(s, x, w, rotated, u, known, y, finish, scratch, worker_bytes, worke
     """
     if not known:
         transform_weights(s, w, u, rotated, scratch, workers)
-    left = share(tile_count(s), workers)
+    count = tile_count(s)
+    left = share((count + TILES - 1) // TILES, workers)
     for worker in numba.prange(workers):
         place = scratch + worker * worker_bytes
-        for begin, end in chunks(left, worker, tiles):
-            convolve_tiles(s, x, u, y, finish, place, tiles, begin, end)
+        for begin, end in chunks(left, worker, tiles // TILES):
+            last = min(end * TILES, count)
+            convolve_tiles(s, x, u, y, finish, place, tiles, begin * TILES, last)
 
 
 @numba.njit(nogil=True)

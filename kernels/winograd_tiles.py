@@ -28,11 +28,12 @@ from .microkernel import row_length
 from .simd import LINE, vector_function
 from .winograd_schemes import SCHEMES
 
-__all__ = ["CHANNELS", "TABLES", "WIDTH", "Shape", "tile_count"]
+__all__ = ["CHANNELS", "TABLES", "TILES", "WIDTH", "Shape", "tile_count"]
 __all__ += ["transform_gradients", "transform_images", "transform_products"]
 
 WIDTH = ISA.width or 1  # channels in a vector
 CHANNELS = ISA.channels
+TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
 LONGEST = max(scheme.image**2 for scheme in SCHEMES)
 TABLES = 2 * 2 * LONGEST  # numbers: two tables of so many addresses
 SECOND = 8 * LONGEST  # bytes: where the second table begins
@@ -47,6 +48,7 @@ _keep, _stream = vector_function(WIDTH), vector_function(WIDTH, streams=True)
 _output_keep, _output_stream = _keep(transforms.output_line), _stream(transforms.output_line)
 _biased_keep, _biased_stream = _keep(transforms.biased_line), _stream(transforms.biased_line)
 _added_keep, _added_stream = _keep(transforms.added_line), _stream(transforms.added_line)
+_summed_keep, _summed_stream = _keep(transforms.summed_line), _stream(transforms.summed_line)
 _gradient = vector_function(WIDTH)(transforms.gradient_tile)
 _gradient_end = vector_function(WIDTH, optional=True)(transforms.gradient_tile)
 _pixels_in = vector_function(WIDTH)(transforms.list_inputs)
@@ -150,8 +152,10 @@ def _whole_lines(s, y):
 
 @numba.njit(nogil=True)
 def _line_products(s, m, plane, row, table, y, finish, first, last, start, stop):
-    """The same where outputs are whole cache lines, finished on the way."""
-    relu, residual = int(finish.relu), finish.residual - y
+    """The same where outputs are whole cache lines, finished on the way; or with the sums (groups,
+    3, k) of each TILES tiles.
+    """
+    relu, residual, sums_row = int(finish.relu), finish.residual - y, 4 * s.k
     ahead = table + SECOND
     _list_outputs(s, y, first, y, ahead)
     for t in range(first, last):
@@ -159,6 +163,7 @@ def _line_products(s, m, plane, row, table, y, finish, first, last, start, stop)
         _list_outputs(s, y, t + 1, y, ahead)
         for k in range(start, stop, LINE // 4):
             line, bias, at = m + (t - first) * row + 4 * (k - start), finish.bias + 4 * k, 4 * k
+            sums, new = finish.sums + t // TILES * 3 * sums_row + at, int(t % TILES == 0)
             if finish.residual and s.stream:
                 _added_stream(s.scheme, line, plane, table, ahead, at, relu, bias, residual)
             elif finish.residual:
@@ -167,6 +172,10 @@ def _line_products(s, m, plane, row, table, y, finish, first, last, start, stop)
                 _biased_stream(s.scheme, line, plane, table, ahead, at, relu, bias)
             elif finish.bias:
                 _biased_keep(s.scheme, line, plane, table, ahead, at, relu, bias)
+            elif finish.sums and s.stream:
+                _summed_stream(s.scheme, line, plane, table, ahead, at, sums, sums_row, new)
+            elif finish.sums:
+                _summed_keep(s.scheme, line, plane, table, ahead, at, sums, sums_row, new)
             elif s.stream:
                 _output_stream(s.scheme, line, plane, table, ahead, at)
             else:

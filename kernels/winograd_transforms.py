@@ -30,6 +30,7 @@ __all__ = [
     "list_outputs",
     "output_line",
     "output_tile",
+    "summed_line",
     "transform",
     "turn_square",
     "weight_gradient_tile",
@@ -191,6 +192,32 @@ def added_line(lanes, scheme, m, plane, table, ahead, offset, relu, bias, residu
     for vector, place, part in _lines(lanes, scheme, m, plane, table, ahead, offset):
         bias_here, added = lanes.offset(bias, part), lanes.offset(place, residual)
         lanes.put_out(finish_vector(lanes, vector, relu, bias_here, added), place)
+
+
+@for_each_scheme
+def summed_line(lanes, scheme, m, plane, table, ahead, offset, sums, row, new):
+    """The outputs as they are, and sums for their moments, rows `row` bytes apart: a start, and of
+    what the outputs of several tiles differ from it the sum and the sum of squares. With `new`, not
+    0, they begin, and the start is the mean of the tile.
+    """
+    begins = lanes.builder.icmp_signed("!=", new, INT64(0))
+    found: dict[int, list[Any]] = {}
+    for vector, place, part in _lines(lanes, scheme, m, plane, table, ahead, offset):
+        lanes.put_out(vector, place)
+        found.setdefault(part, []).append(vector)
+
+    def so_far(place: Any, first: Any) -> Any:
+        return lanes.builder.select(begins, first, lanes.load(place))
+
+    for part, vectors in found.items():
+        to_start, to_sum, to_squares = lanes.steps(lanes.offset(sums, part), row, 3)
+        mean = lanes.multiply(lanes.constant(1 / len(vectors)), lanes.sum(vectors))
+        start, zero = so_far(to_start, mean), lanes.constant(0.0)
+        differences = [lanes.subtract(vector, start) for vector in vectors]
+        squares = [lanes.multiply(d, d) for d in differences]
+        lanes.store(start, to_start)
+        lanes.store(lanes.add(so_far(to_sum, zero), lanes.sum(differences)), to_sum)
+        lanes.store(lanes.add(so_far(to_squares, zero), lanes.sum(squares)), to_squares)
 
 
 def _lines(

@@ -29,6 +29,7 @@ FOLDED32 = 3e-6  # relative RMS: a float32 convolution whose weights were rounde
 PRODUCT32 = 1e-4  # absolute: float32 sums of up to 300 products of standard normal numbers
 WINOGRAD32 = 1.5e-6  # relative RMS: the transforms enlarge roundings about three times
 WINOGRAD_WEIGHTS32 = 1e-5  # the same for sums over all pixels of a batch
+MOMENTS32 = 1e-6  # of the deviation, and relative of the variance: sums of 192 float32 differences
 BF16_LOSS = 1e-2  # relative: operands rounded to 8 bits, errors of 0.2 % in a layer
 
 # of gradcheck's own tests

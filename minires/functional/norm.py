@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..kernels import conv as conv_kernels
+from ..kernels import conv_norm as kernels
 from ..kernels.cases import Case, permuted_view
-from ..kernels.conv_norm import conv_norm_gradient
+from ..kernels.conv import conv2d
+from ..kernels.im2col import conv_shape
 from ..kernels.norm import line, normalise, normalise_batch, normalise_gradient
 from ..op import op
 from .conv import check_conv, check_dtypes, check_residual, check_vector
@@ -17,21 +19,29 @@ from .conv import check_conv, check_dtypes, check_residual, check_vector
 __all__ = ["batch_norm", "conv_norm", "fold"]
 
 
-def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: bool) -> tuple:
-    """gamma, beta, and the running mean and variance, float64 (c,), or None in training."""
+def _check(
+    name: str,
+    x: Any,
+    shape: tuple[int, ...],
+    gamma: Any,
+    beta: Any,
+    running: Any,
+    training: bool,
+) -> tuple[Any, ...]:
+    """gamma, beta, and the running mean and variance, float64 (c,), or None in training, for an
+    array of this shape that is of the kind of x.
+    """
     xp = check_dtypes(name, x, gamma=gamma, beta=beta)
-    c = x.shape[-1]
-    if x.ndim < 2 or x.size == 0:
-        raise ShapeError(f"{name}: x must be (n, …, c) with at least one row, got {x.shape}")
+    c, size = shape[-1], math.prod(shape)
+    if len(shape) < 2 or size == 0:
+        raise ShapeError(f"{name}: x must be (n, …, c) with at least one row, got {shape}")
     check_vector(name, "gamma", gamma, c)
     check_vector(name, "beta", beta, c)
     gamma = xp.ones(c, x.dtype) if gamma is None else gamma
     beta = xp.zeros(c, x.dtype) if beta is None else beta
     if training:
-        if x.size == c:
-            raise ShapeError(
-                f"{name}: training needs more than one value a channel, got x={x.shape}"
-            )
+        if size == c:
+            raise ShapeError(f"{name}: training needs more than one value a channel, got x={shape}")
         return gamma, beta, None
     if not isinstance(running, tuple | list) or len(running) != 2:
         raise ShapeError(f"{name}: running=(mean, var) is needed when training=False")
@@ -39,28 +49,6 @@ def _check(name: str, x: Any, gamma: Any, beta: Any, running: Any, training: boo
     check_vector(name, "running mean", mean, c)
     check_vector(name, "running variance", var, c)
     return gamma, beta, (mean.astype("float64"), var.astype("float64"))
-
-
-def _norm(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running: Any,
-    residual: Any,
-    eps: float,
-    relu: bool,
-    moving: Any = None,
-) -> tuple[Any, ...]:
-    """The output, mean, var, and what the gradient's kernels are given after the arrays."""
-    if running is None:
-        *kept, momentum = moving or (None,)
-        y, mean, var = normalise_batch(
-            x, gamma, beta, residual, *kept, eps=eps, relu=relu, momentum=momentum
-        )
-    else:
-        mean, var = running
-        y = normalise(x, *line(gamma, beta, mean, var, eps), residual, relu=relu)
-    return y, mean, var, {"relu": relu, "from_batch": running is None, "eps": eps}
 
 
 def _running(c: int) -> tuple[Any, Any]:
@@ -85,8 +73,16 @@ def batch_norm(x, gamma=None, beta=None, *, running=None, training=False, eps=1e
 
     Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
     """
-    gamma, beta, running = _check("batch_norm", x, gamma, beta, running, training)
-    y, mean, var, known = _norm(x, gamma, beta, running, None, eps, False, moving)
+    gamma, beta, running = _check("batch_norm", x, x.shape, gamma, beta, running, training)
+    known = {"relu": False, "from_batch": running is None, "eps": eps}
+    if running is None:
+        *kept, momentum = moving or (None,)
+        y, mean, var = normalise_batch(
+            x, gamma, beta, None, *kept, eps=eps, relu=False, momentum=momentum
+        )
+    else:
+        mean, var = running
+        y = normalise(x, *line(gamma, beta, mean, var, eps), relu=False)
 
     def backward(g, needs):
         return normalise_gradient(g, x, gamma, beta, mean, var, **known)[: len(needs)]
@@ -145,15 +141,23 @@ def conv_norm(
     `moving` are those of `batch_norm`.
     """
     params = check_conv("conv_norm", x, w, stride, padding, dilation, groups)
-    z = conv_kernels.conv2d(x, w, **params)
-    gamma, beta, running = _check("conv_norm", z, gamma, beta, running, training)
-    check_residual("conv_norm", x, residual, z.shape)
-    y, mean, var, known = _norm(z, gamma, beta, running, residual, eps, relu, moving)
+    shape = conv_shape(x, w, params["stride"], params["padding"], params["dilation"])
+    gamma, beta, running = _check("conv_norm", x, shape, gamma, beta, running, training)
+    check_residual("conv_norm", x, residual, shape)
+    known = {"relu": relu, "from_batch": running is None, "eps": eps}
+    if running is None:
+        *kept, momentum = moving or (None,)
+        z, y, mean, var = kernels.conv_norm(
+            x, w, gamma, beta, residual, *kept, relu=relu, eps=eps, momentum=momentum, **params
+        )
+    else:
+        z, (mean, var) = conv2d(x, w, **params), running
+        y = normalise(z, *line(gamma, beta, mean, var, eps), residual, relu=relu)
     signs = y if relu and residual is not None else None
 
     def backward(g, needs, take):
         total = take(0) if needs[0] else None
-        *grads, masked = conv_norm_gradient(
+        *grads, masked = kernels.conv_norm_gradient(
             *(g, z, x, w, gamma, beta, mean, var, signs, total),
             wants=needs[:2],
             **known,
@@ -173,6 +177,6 @@ def fold(
     b (k,), gamma and beta may be None; running and eps are those of `batch_norm`.
     """
     check_dtypes("conv_norm", w, bias=b)
-    gamma, beta, (mean, var) = _check("conv_norm", w, gamma, beta, running, False)
+    gamma, beta, (mean, var) = _check("conv_norm", w, w.shape, gamma, beta, running, False)
     scale, shift = line(gamma, beta, mean if b is None else mean - b, var, eps)
     return (w * scale).astype(w.dtype), shift.astype(w.dtype)

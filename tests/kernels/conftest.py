@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minires.kernels import dispatch
+from minires.kernels.simd import LINE
 
 __all__ = ["Guards"]
 
@@ -45,7 +46,10 @@ class Guards:
             assert (ends == self.MARK).all()
 
     def _empty(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
-        whole = np.full(np.prod(size) + 2 * self.SIZE, self.MARK, dtype)
+        """Begins with a cache line, as the pool's arrays do."""
+        whole = np.full(np.prod(size) + 2 * self.SIZE + LINE, self.MARK, dtype)
+        first = -whole.ctypes.data % LINE // whole.itemsize
+        whole = whole[first : first + whole.size - LINE]
         self.wholes.append(whole)
         whole[self.SIZE : -self.SIZE] = np.nan
         return whole[self.SIZE : -self.SIZE].reshape(size)

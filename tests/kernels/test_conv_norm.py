@@ -1,4 +1,4 @@
-"""The gradients of a convolution and its BatchNorm in one: as those of the kernels one after
+"""A convolution and its BatchNorm in one, and their gradients: as those of the kernels one after
 another, however many images go together."""
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from minires.kernels import conv_norm as module
-from minires.kernels.conv_norm import conv_norm_gradient
+from minires.kernels import norm, winograd
+from minires.kernels.conv import conv2d
+from minires.kernels.conv_norm import conv_norm, conv_norm_gradient
 from minires.kernels.dispatch import ran, reference
 from minires.kernels.isa import ISA
 from minires.kernels.memory import set_threads
@@ -51,6 +53,130 @@ def draw(rng, n, h, w, c, k, with_residual=True, with_total=True) -> list[Any]:
     moments = [arrays[1].mean((0, 1, 2), np.float64), arrays[1].var((0, 1, 2), np.float64)]
     signs = numbers(*outputs) if with_residual else None
     return [*arrays, *moments, signs, numbers(*images) if with_total else None]
+
+
+FORWARD: dict[str, Any] = {"padding": (1, 1), "dilation": (1, 1), "groups": 1}
+FORWARD |= {"relu": True, "eps": 1e-5}
+# n, h, w, c, k, stride: of 36 tiles, 65, 80; 40 of two by two outputs; and by channels
+GATHERED = [
+    (9, 8, 8, 16, 16, 1),
+    (13, 4, 20, 70, 48, 1),
+    (5, 16, 16, 3, 32, 1),
+    (8, 16, 20, 20, 32, 2),
+    (70, 4, 4, 400, 336, 1),
+]
+
+
+def draw_forward(rng, n, h, w, c, k, stride, mean=0.0) -> tuple[list[Any], dict[str, Any]]:
+    """x, w, gamma, beta, a residual, in float32; the outputs' mean is some `mean` times their
+    standard deviation."""
+    shapes = (n, h, w, c), (3, 3, c, k), (k,), (k,), (n, h // stride, w // stride, k)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    arrays[1][1, 1] += np.float32(mean)
+    arrays[0] += np.float32(mean)
+    return arrays, {**FORWARD, "stride": (stride, stride)}
+
+
+@compiled
+@pytest.mark.parametrize("shape", GATHERED, ids=str)
+@pytest.mark.parametrize("mean", [0, 100])
+def test_statistics_gathered_in_the_convolution(rng, shape, mean):
+    """z to the last bit, its moments as exact as those of a pass of their own."""
+    arrays, params = draw_forward(rng, *shape, mean=mean)
+    with ran() as log:
+        z, y, mean, var = conv_norm(*arrays, **params)
+    assert log == [("conv_norm", "cpu")]
+    known = {name: params[name] for name in ("stride", "padding", "dilation", "groups")}
+    np.testing.assert_array_equal(z, conv2d(*arrays[:2], **known))
+    rows = z.reshape(-1, z.shape[-1]).astype(np.float64)
+    np.testing.assert_allclose(
+        mean, rows.mean(0), rtol=0, atol=tolerances.MOMENTS32 * rows.std(0).min()
+    )
+    np.testing.assert_allclose(var, rows.var(0), rtol=tolerances.MOMENTS32)
+    with reference():
+        exact, *_ = norm.normalise_batch(z.astype(np.float64), *arrays[2:], eps=1e-5, relu=True)
+    cancels = max(1, abs(rows.mean(0) / rows.std(0)).max())
+    assert relative_rms(y, exact) <= tolerances.FOLDED32 * cancels
+
+
+@compiled
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics(rng, momentum):
+    arrays, params = draw_forward(rng, *GATHERED[0])
+    kept = [[np.zeros(16, np.float32), np.ones(16, np.float32), np.array(2)] for _ in range(2)]
+    conv_norm(*arrays, *kept[0], **params, momentum=momentum)
+    conv_norm.reference(*arrays, *kept[1], **params, momentum=momentum)
+    for got, expected in zip(*kept, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)  # deviations of 12
+    assert kept[0][2] == 3
+
+
+@compiled
+@pytest.mark.parametrize("shape", GATHERED, ids=str)
+def test_gathered_statistics_do_not_depend_on_the_threads(rng, thread_counts, monkeypatch, shape):
+    (arrays, params), results = draw_forward(rng, *shape), set()
+    for count in thread_counts:
+        set_threads(count)
+        results.add(b"".join(a.tobytes() for a in conv_norm(*arrays, **params)))
+    for count in (2, 3, 16):
+        monkeypatch.setattr(winograd, "threads", lambda count=count: count)
+        results.add(b"".join(a.tobytes() for a in conv_norm(*arrays, **params)))
+    assert len(results) == 1
+
+
+@compiled
+def test_gathering_writes_nothing_outside(rng, guards):
+    guards.surround(winograd)
+    for shape in GATHERED:
+        arrays, params = draw_forward(rng, *shape)
+        assert all(np.isfinite(a).all() for a in conv_norm(*arrays, **params))
+    guards.check()
+
+
+@compiled
+def test_gathering_reads_arrays_of_any_strides(rng):
+    arrays, params = draw_forward(rng, *GATHERED[0])
+    expected = conv_norm(*arrays, **params)
+    wide = [np.repeat(a, 2, axis=-1)[..., ::2] for a in arrays]
+    for got, a in zip(conv_norm(*wide, **params), expected, strict=True):
+        np.testing.assert_array_equal(got, a)
+
+
+@compiled
+def test_an_output_that_begins_within_a_cache_line(rng, monkeypatch):
+    """Then the statistics have a pass of their own."""
+    arrays, params = draw_forward(rng, *GATHERED[0])
+    expected = conv_norm(*arrays, **params)
+
+    def shifted(shape, dtype):
+        whole = np.empty(np.prod(shape) + 64, dtype)
+        first = (-whole.ctypes.data % 64 + 16) // 4
+        return whole[first : first + np.prod(shape)].reshape(shape)
+
+    monkeypatch.setattr(winograd, "empty", shifted)
+    for got, a in zip(conv_norm(*arrays, **params), expected, strict=True):
+        np.testing.assert_allclose(got, a, rtol=1e-5, atol=1e-5)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("shape", "changes", "dtype"),
+    [
+        ((9, 8, 8, 16, 24, 1), {}, "float32"),  # one and a half cache lines
+        ((9, 9, 8, 16, 16, 1), {}, "float32"),  # tiles stick out
+        ((3, 8, 8, 16, 16, 1), {}, "float32"),  # too small for the pool
+        ((9, 8, 8, 16, 16, 1), {}, "float64"),
+        ((16, 8, 8, 16, 16, 1), {"groups": 4}, "float32"),
+    ],
+)
+def test_what_has_a_pass_for_the_statistics(rng, shape, changes, dtype):
+    arrays, params = draw_forward(rng, *shape)
+    params |= changes
+    arrays[1] = arrays[1][:, :, : 16 // params["groups"]]
+    with ran() as log:
+        conv_norm(*(a.astype(dtype) for a in arrays), **params)
+    assert [name for name, _ in log] == ["conv_norm", "conv2d", "normalise_batch"]
+    assert log[0][1] == "reference"
 
 
 @compiled
