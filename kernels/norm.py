@@ -238,10 +238,10 @@ def normalise_batch_cpu(
     x, y, moments = np.ascontiguousarray(x), empty(x.shape, x.dtype), np.empty((2, x.shape[-1]))
     residual = None if residual is None else np.ascontiguousarray(residual)
     added, to = 0 if residual is None else address(residual), address(y)
-    rows = x.size // x.shape[-1]
+    rows, (sums, each) = x.size // x.shape[-1], groups
     loops.normalise_batch(
-        *(address(x), *join_rows(rows, x.shape[-1]), *groups, gamma, beta, float(eps), bool(relu)),
-        *(moments, added, to, streams(x, to), threads()),
+        *(address(x), *join_rows(rows, x.shape[-1]), sums, each, gamma, beta, float(eps)),
+        *(bool(relu), moments, added, to, streams(x, to), threads()),
     )
     mean, var = moments
     if running_mean is not None:
