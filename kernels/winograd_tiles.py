@@ -4,12 +4,13 @@ A tile's pixels are listed in a table of addresses. Pixels outside an image are 
 zeros and written to a row that nobody reads, so that a tile at an edge differs only in its table.
 
 Transforms wait for memory more than they compute. While one tile is transformed, the pixels of the
-next are fetched; and large outputs, which nobody reads before the whole layer is done, are written
-past the caches where that is possible: so the lines that they overwrite are never read. On two
-cores of an AMD EPYC (Zen 4) both together make a convolution of ResNet-18 at batch 128 1.0 to 1.2
-times as fast, those of ResNet-20 about 1.1 to 1.25 times. Outputs of a few megabytes wait in the
-last cache for their reader instead: four layers of 32 channels, 16x16 pixels, with BatchNorm and
-their gradients then take 0.9 times as long on an EPYC with 32 MB of it (Zen 5).
+next are fetched, or of the third from there if there are few channels; and large outputs, which
+nobody reads before the whole layer is done, are written past the caches where that is possible: so
+the lines that they overwrite are never read. On two cores of an AMD EPYC (Zen 4) both together make
+a convolution of ResNet-18 at batch 128 1.0 to 1.2 times as fast, those of ResNet-20 about 1.1 to
+1.25 times. Outputs of a few megabytes wait in the last cache for their reader instead: four layers
+of 32 channels, 16x16 pixels, with BatchNorm and their gradients then take 0.9 times as long on an
+EPYC with 32 MB of it (Zen 5).
 
 Everything is an address (int64) or a size; distances between addresses are in bytes, sizes in
 numbers.
@@ -35,8 +36,10 @@ WIDTH = ISA.width or 1  # channels in a vector
 CHANNELS = ISA.channels
 TILES = 12  # tile counts are padded to a multiple of this, and so to one of the products' rows
 LONGEST = max(scheme.image**2 for scheme in SCHEMES)
-TABLES = 2 * 2 * LONGEST  # numbers: two tables of so many addresses
-SECOND = 8 * LONGEST  # bytes: where the second table begins
+SLOTS = 4  # tables of so many addresses: a tile's, and of those that come next
+TABLES = 2 * SLOTS * LONGEST  # numbers
+SLOT = 8 * LONGEST  # bytes
+NEAR = 64  # channels, of one tile or several, whose transforms take as long as the memory
 
 
 # each transform for a whole vector of channels, and for the first `count` of them
@@ -110,15 +113,28 @@ def _list_outputs(s, y, tile, outside, table):
 
 
 @numba.njit(nogil=True)
-def transform_images(s, x, table, zeros, v, plane, first, last):
+def _slot(tables, tile):
+    """The table of a tile."""
+    return tables + tile % SLOTS * SLOT
+
+
+@numba.njit(nogil=True)
+def _reach(channels):
+    """How many tiles ahead to fetch pixels of so many channels."""
+    return max(1, min(NEAR // channels, SLOTS - 1))
+
+
+@numba.njit(nogil=True)
+def transform_images(s, x, tables, zeros, v, plane, first, last):
     """v = Bᵀ d B of the image tiles first … last - 1."""
     row = 4 * row_length(s.c)
     whole = s.c // WIDTH * WIDTH
-    ahead = table + SECOND
-    _list_inputs(s, x, first, zeros, ahead)
+    reach = _reach(s.c)
+    for t in range(first, first + reach):
+        _list_inputs(s, x, t, zeros, _slot(tables, t))
     for t in range(first, last):
-        table, ahead = ahead, table
-        _list_inputs(s, x, t + 1, zeros, ahead)
+        table, ahead = _slot(tables, t), _slot(tables, t + reach)
+        _list_inputs(s, x, t + reach, zeros, ahead)
         to = v + (t - first) * row
         for c in range(0, whole, WIDTH):
             _image(s.scheme, table, ahead, 4 * c, to + 4 * c, plane)
@@ -127,15 +143,16 @@ def transform_images(s, x, table, zeros, v, plane, first, last):
 
 
 @numba.njit(nogil=True)
-def transform_gradients(s, g, table, zeros, m, plane, first, last, start, stop):
+def transform_gradients(s, g, tables, zeros, m, plane, first, last, start, stop):
     """m = A dy Aᵀ of the output tiles first … last - 1, channels start … stop - 1."""
     row = 4 * row_length(s.k)
     whole = min(stop, s.k // WIDTH * WIDTH)
-    ahead = table + SECOND
-    _list_outputs(s, g, first, zeros, ahead)
+    reach = _reach(stop - start)
+    for t in range(first, first + reach):
+        _list_outputs(s, g, t, zeros, _slot(tables, t))
     for t in range(first, last):
-        table, ahead = ahead, table
-        _list_outputs(s, g, t + 1, zeros, ahead)
+        table, ahead = _slot(tables, t), _slot(tables, t + reach)
+        _list_outputs(s, g, t + reach, zeros, ahead)
         to = m + (t - first) * row
         for k in range(start, whole, WIDTH):
             _gradient(s.scheme, table, ahead, 4 * k, to + 4 * k, plane)
@@ -151,16 +168,17 @@ def _whole_lines(s, y):
 
 
 @numba.njit(nogil=True)
-def _line_products(s, m, plane, row, table, y, finish, first, last, start, stop):
+def _line_products(s, m, plane, row, tables, y, finish, first, last, start, stop):
     """The same where outputs are whole cache lines, finished on the way; or with the sums (groups,
     3, k) of each TILES tiles.
     """
     relu, residual, sums_row = int(finish.relu), finish.residual - y, 4 * s.k
-    ahead = table + SECOND
-    _list_outputs(s, y, first, y, ahead)
+    reach = _reach(stop - start)
+    for t in range(first, first + reach):
+        _list_outputs(s, y, t, y, _slot(tables, t))
     for t in range(first, last):
-        table, ahead = ahead, table
-        _list_outputs(s, y, t + 1, y, ahead)
+        table, ahead = _slot(tables, t), _slot(tables, t + reach)
+        _list_outputs(s, y, t + reach, y, ahead)
         for k in range(start, stop, LINE // 4):
             line, bias, at = m + (t - first) * row + 4 * (k - start), finish.bias + 4 * k, 4 * k
             sums, new = finish.sums + t // TILES * 3 * sums_row + at, int(t % TILES == 0)

@@ -189,6 +189,8 @@ def biased_line(lanes, scheme, m, plane, table, ahead, offset, relu, bias):
 @for_each_scheme
 def added_line(lanes, scheme, m, plane, table, ahead, offset, relu, bias, residual):
     """The same plus the residual, which is `residual` bytes from the output."""
+    for place in _listed(lanes, ahead, scheme.output**2, offset):
+        lanes.prefetch(lanes.offset(place, residual))
     for vector, place, part in _lines(lanes, scheme, m, plane, table, ahead, offset):
         bias_here, added = lanes.offset(bias, part), lanes.offset(place, residual)
         lanes.put_out(finish_vector(lanes, vector, relu, bias_here, added), place)
