@@ -27,6 +27,10 @@ from tests.tolerances import relative_rms
 __all__: list[str] = []
 
 vectors = pytest.mark.skipif(not ISA.width, reason="plain code has no Winograd kernels")
+compiled = pytest.mark.skipif(
+    numba.config.DISABLE_JIT,  # type: ignore[attr-defined]
+    reason="vector functions need the compiler",
+)
 Two = tuple[int, int]
 strides = pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
 
@@ -123,7 +127,7 @@ def test_the_array_code_is_a_convolution(images, padding, channels, strided):
     np.testing.assert_allclose(got, dx, rtol=0, atol=1e-12)
 
 
-@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="vector functions need the compiler")
+@compiled
 @pytest.mark.parametrize("scheme", schemes.SCHEMES, ids=["dense", "strided", "spread"])
 @pytest.mark.parametrize("name", ["b_t", "g", "a_t", "a_t.T", "g.T"])
 def test_instructions_multiply_with_the_matrix(rng, scheme, name):
@@ -152,6 +156,7 @@ def test_instructions_multiply_with_the_matrix(rng, scheme, name):
     np.testing.assert_allclose(y, expected, rtol=0, atol=tolerances.PRODUCT32)
 
 
+@compiled
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_a_square_is_turned(width):
     turn = vector_function(width)(transforms.turn_square)
