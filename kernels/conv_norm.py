@@ -129,7 +129,7 @@ def _conv_norm_cpu(
     *, eps, relu, momentum=None, stride, padding, dilation, groups,
 ):  # fmt: skip
     z, sums, each = convolve_and_sum(x, w, stride=stride, padding=padding)
-    known: Any = {"groups": (sums, each)} if address(z) % LINE == 0 else {}
+    known: Any = {"gathered": (sums, each)} if address(z) % LINE == 0 else {}
     kept = running_mean, running_var, tracked
     y, mean, var = normalise_batch_cpu(
         z, gamma, beta, residual, *kept, eps=eps, relu=relu, momentum=momentum, **known

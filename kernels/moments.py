@@ -1,8 +1,8 @@
 """Mean and variance of each channel: sums over few rows in float32, joined in float64.
 
-Of each few rows only what they differ from a start, one of them, is summed, and the square of that:
-whatever the mean is, nothing cancels. Chan's rule then joins what several groups of rows found,
-always in the same order.
+Of each few rows only what they differ from a start is summed, and the square of that: the start is
+one of them or the mean of some, so whatever the mean is, little cancels. Chan's rule then joins
+what several groups of rows found, always in the same order.
 
 The sums come from a pass over the rows, `part_moments`, or from the convolution that made the rows
 (`winograd.convolve_and_sum`).

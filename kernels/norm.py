@@ -214,7 +214,7 @@ def _normalise_cpu(x, scale, shift, residual=None, *, relu):
     return y
 
 
-NO_GROUPS = np.empty((0, 3, 0), np.float32), 0  # the convolution gathered nothing
+UNKNOWN = np.empty((0, 3, 0), np.float32), 0  # the convolution gathered nothing
 
 
 @normalise_batch.cpu(serves=fills_vectors)
@@ -230,15 +230,15 @@ def normalise_batch_cpu(
     eps,
     relu,
     momentum=None,
-    groups: Any = NO_GROUPS,
+    gathered: Any = UNKNOWN,
 ):
-    """groups: sums of x that its convolution has gathered, and of how many rows each
+    """gathered: sums of x that its convolution has gathered, and of how many rows each
     (`winograd.convolve_and_sum`).
     """
     x, y, moments = np.ascontiguousarray(x), empty(x.shape, x.dtype), np.empty((2, x.shape[-1]))
     residual = None if residual is None else np.ascontiguousarray(residual)
     added, to = 0 if residual is None else address(residual), address(y)
-    rows, (sums, each) = x.size // x.shape[-1], groups
+    rows, (sums, each) = x.size // x.shape[-1], gathered
     loops.normalise_batch(
         *(address(x), *join_rows(rows, x.shape[-1]), sums, each, gamma, beta, float(eps)),
         *(bool(relu), moments, added, to, streams(x, to), threads()),
